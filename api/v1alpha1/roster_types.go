@@ -1,0 +1,259 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Roster configures the reference arbiter for one group of replicas that vote together,
+// and shows who is on duty and who holds leases.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:categories=all
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Working",type=string,JSONPath=`.status.working`
+// +kubebuilder:printcolumn:name="Serving",type=integer,JSONPath=`.status.serving`
+// +kubebuilder:printcolumn:name="Floor",type=integer,JSONPath=`.status.floor`
+// +kubebuilder:printcolumn:name="Leased",type=string,JSONPath=`.status.leased`
+// +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Roster struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   RosterSpec   `json:"spec"`
+	Status RosterStatus `json:"status,omitempty"`
+}
+
+// RosterList is a list of Rosters.
+//
+// +kubebuilder:object:root=true
+type RosterList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Roster `json:"items"`
+}
+
+// RosterSpec says who belongs to the group and how duty is given.
+type RosterSpec struct {
+	Members Members `json:"members"`
+
+	Floor Floor `json:"floor"`
+
+	// How many replicas may be leased at a time.
+	//
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	MaxLeased int32 `json:"maxLeased,omitempty"`
+
+	// A pin that lasts longer is overdue: it blocks further grants and is shown.
+	//
+	// +kubebuilder:default=1800
+	// +kubebuilder:validation:Minimum=10
+	// +kubebuilder:validation:Maximum=604800
+	// +optional
+	PinOverdueSeconds int32 `json:"pinOverdueSeconds,omitempty"`
+
+	// The arbiter decides who works.
+	Assigned AssignedDuty `json:"assigned"`
+}
+
+// Members selects the pods of the group, in the Roster's namespace.
+type Members struct {
+	// +kubebuilder:validation:XValidation:rule="(has(self.matchLabels) && size(self.matchLabels) > 0) || (has(self.matchExpressions) && size(self.matchExpressions) > 0)",message="members.selector must not be empty: it would select every pod of the namespace"
+	Selector metav1.LabelSelector `json:"selector"`
+}
+
+// FloorType says how the floor is given.
+//
+// +kubebuilder:validation:Enum=MinServing;Quorum
+type FloorType string
+
+const (
+	// FloorMinServing gives the floor as a number.
+	FloorMinServing FloorType = "MinServing"
+	// FloorQuorum takes the majority of a number of voters.
+	FloorQuorum FloorType = "Quorum"
+)
+
+// Floor is how many replicas must be able to serve at any time.
+//
+// +kubebuilder:validation:XValidation:rule="self.type == 'MinServing' ? has(self.minServing) && !has(self.voters) : has(self.voters) && !has(self.minServing)",message="floor needs minServing with type MinServing, or voters with type Quorum, and not both"
+type Floor struct {
+	// +kubebuilder:default=MinServing
+	// +optional
+	Type FloorType `json:"type,omitempty"`
+
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=10000
+	// +optional
+	MinServing *int32 `json:"minServing,omitempty"`
+
+	// How many replicas vote; the floor is the majority, voters/2 + 1.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
+	// +optional
+	Voters *int32 `json:"voters,omitempty"`
+}
+
+// AssignedDuty lets the arbiter give duty.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.workers) != has(self.working)",message="assigned needs either workers (a number of slots) or working (names of pods), and not both"
+type AssignedDuty struct {
+	// So many healthy members work; which ones, the arbiter decides.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	Workers *int32 `json:"workers,omitempty"`
+
+	// These pods work, by name. A leased one gets duty only when its lease has ended.
+	//
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	// +optional
+	Working []string `json:"working,omitempty"`
+
+	// How long after its duty was taken a replica that does not attend counts as idle.
+	//
+	// +kubebuilder:default=120
+	// +kubebuilder:validation:Minimum=120
+	// +kubebuilder:validation:Maximum=3600
+	// +optional
+	SettleSeconds int32 `json:"settleSeconds,omitempty"`
+
+	// How long a worker may be unready before its duty goes to another.
+	//
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=3600
+	// +optional
+	FailoverSeconds int32 `json:"failoverSeconds,omitempty"`
+
+	// How long a replica that attends may rely on its duty without hearing from the arbiter.
+	//
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=300
+	// +optional
+	LifetimeSeconds int32 `json:"lifetimeSeconds,omitempty"`
+}
+
+// RosterStatus is the arbiter's record: it is read back after a restart. Do not edit it.
+type RosterStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// +listType=map
+	// +listMapKey=type
+	// +optional
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Names of the members on duty, separated by commas; for people.
+	// +optional
+	Working string `json:"working,omitempty"`
+	// Names of the leased members, separated by commas; for people.
+	// +optional
+	Leased string `json:"leased,omitempty"`
+	// +optional
+	Serving int32 `json:"serving,omitempty"`
+	// +optional
+	Floor int32 `json:"floor,omitempty"`
+
+	// Begun anew whenever the record was lost.
+	// +optional
+	Epoch string `json:"epoch,omitempty"`
+	// The record was lost; duty and grants wait until holders have adopted anew.
+	// +optional
+	Frozen bool `json:"frozen,omitempty"`
+	// The last token given out.
+	// +optional
+	LastToken int64 `json:"lastToken,omitempty"`
+
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Members []MemberRecord `json:"members,omitempty"`
+	// +listType=map
+	// +listMapKey=replica
+	// +optional
+	Leases []LeaseRecord `json:"leases,omitempty"`
+	// +listType=map
+	// +listMapKey=holder
+	// +optional
+	Holders []HolderRecord `json:"holders,omitempty"`
+	// Revisions whose pods may get duty while an upgrade plan is at work.
+	// +listType=set
+	// +optional
+	TrustedRevisions []string `json:"trustedRevisions,omitempty"`
+	// The last administrative releases, newest first; at most 16.
+	// +listType=atomic
+	// +optional
+	ForceReleases []ForceReleaseRecord `json:"forceReleases,omitempty"`
+}
+
+// MemberRecord is the duty of one member.
+type MemberRecord struct {
+	// The pod's name.
+	Name string `json:"name"`
+	// Whether it has been given duty.
+	// +optional
+	Assigned bool `json:"assigned,omitempty"`
+	// Grows with each change of Assigned.
+	// +optional
+	Generation int64 `json:"generation,omitempty"`
+	// Working, Idle or Unknown: what it does as far as the arbiter has seen.
+	Duty string `json:"duty"`
+	// Whether it has ever attended; one that has is asked, one that has not is timed.
+	// +optional
+	Attends bool `json:"attends,omitempty"`
+	// The pod's UID when last seen.
+	// +optional
+	UID string `json:"uid,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
+}
+
+// LeaseRecord is one lease.
+type LeaseRecord struct {
+	// The pod's name.
+	Replica string `json:"replica"`
+	ID      string `json:"id"`
+	Holder  string `json:"holder"`
+	Token   int64  `json:"token"`
+	// Leased, Pinned or Expired.
+	Phase string `json:"phase"`
+	// +optional
+	Instance string `json:"instance,omitempty"`
+	// +optional
+	RequestID  string `json:"requestID,omitempty"`
+	TTLSeconds int32  `json:"ttlSeconds"`
+	// +optional
+	GrantedAt *metav1.Time `json:"grantedAt,omitempty"`
+	// +optional
+	PinnedAt *metav1.Time `json:"pinnedAt,omitempty"`
+}
+
+// HolderRecord is the fence of one holder.
+type HolderRecord struct {
+	Holder string `json:"holder"`
+	Term   int64  `json:"term"`
+	// +optional
+	Identity string `json:"identity,omitempty"`
+	Token    int64  `json:"token"`
+}
+
+// ForceReleaseRecord tells of an administrator's release.
+type ForceReleaseRecord struct {
+	Time    metav1.Time `json:"time"`
+	By      string      `json:"by"`
+	Replica string      `json:"replica"`
+	LeaseID string      `json:"leaseID"`
+	Holder  string      `json:"holder"`
+	Reason  string      `json:"reason"`
+}
