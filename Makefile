@@ -1,0 +1,98 @@
+# Everything that is done to this repository, by name. `make` alone explains.
+# It needs Go and git; the other tools are pinned under hack/tools and built on
+# first use, the binaries of the test cluster likewise by test/cluster.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+# Targets share caches and a cluster: one at a time is faster and readable.
+.NOTPARALLEL:
+
+TOOL := hack/tool
+# How long `make fuzz` spends on each fuzz target.
+FUZZTIME ?= 20s
+# What `make bench` runs: a regular expression over benchmark names.
+BENCH ?= .
+
+##@ Use
+
+.PHONY: help
+help: ## show this
+	@awk 'BEGIN {FS = ":.*## "; print "Usage: make <target>"} \
+		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: FUZZTIME=$(FUZZTIME) BENCH=$(BENCH) KEEP=1 (demo: leave the cluster running)"
+
+.PHONY: build
+build: ## build the commands into bin/, static
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## tell the story on a real control plane, then clean up (KEEP=1 leaves it running)
+	go run ./test/demo
+
+.PHONY: cluster-up
+cluster-up: ## start the test cluster, print its kubeconfig's path, leave it running
+	go run ./test/cluster up
+
+.PHONY: cluster-down
+cluster-down: ## stop the test cluster
+	go run ./test/cluster down
+
+##@ Check
+
+.PHONY: test
+test: ## go vet and every test: unit tests with the race detector, then those that start a cluster
+	hack/test unit cluster
+
+.PHONY: test-unit
+test-unit: ## go vet and the tests that start no cluster
+	hack/test unit
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME
+	hack/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: ## run the benchmarks that match BENCH
+	hack/test bench '$(BENCH)'
+
+.PHONY: lint
+lint: ## golangci-lint: bugs, floors of the architecture, style (.golangci.yml)
+	$(TOOL) golangci-lint run ./...
+
+.PHONY: verify
+verify: ## regenerate everything and demand a clean tree; formatting, go.mod files, protocol lint and compatibility
+	hack/verify
+
+##@ Change
+
+.PHONY: generate
+generate: ## from proto/ and api/ make Go code and CRDs
+	cd proto && ../$(TOOL) buf generate
+	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=config/crd/bases
+
+.PHONY: fmt
+fmt: ## format Go and proto files
+	$(TOOL) golangci-lint fmt
+	cd proto && ../$(TOOL) buf format --write
+
+.PHONY: tidy
+tidy: ## go mod tidy, the root and every tool of hack/tools
+	go mod tidy
+	for dir in hack/tools/*/; do (cd "$$dir" && GOWORK=off go mod tidy); done
+
+.PHONY: proto-baseline
+proto-baseline: ## at a release: take today's protocol as what must stay compatible
+	hack/proto-baseline
+
+.PHONY: tools
+tools: ## build all pinned tools now, not on first use
+	$(TOOL) --all
+
+.PHONY: clean
+clean: ## remove bin/ and stray test output (not the caches: those are keyed and shared)
+	rm -rf bin
+	find . -name '*.test' -type f -not -path './.git/*' -delete
