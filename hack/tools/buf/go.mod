@@ -1,3 +1,5 @@
+// v1.74.0 and v1.75.0 require modules at commits that the module proxy did not
+// serve when this was pinned; v1.73.0 is the newest that resolves.
 module offduty.dev/hack/tools/buf
 
 go 1.26.8
