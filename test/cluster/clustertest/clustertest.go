@@ -1,0 +1,144 @@
+// Package clustertest gives the tests of one test binary one control plane.
+//
+//	func TestMain(m *testing.M) { clustertest.Main(m, controlplane.Options{}) }
+//
+//	func TestSomething(t *testing.T) {
+//		c := clustertest.Shared(t)
+//		namespace := clustertest.Namespace(t)
+//		...
+//	}
+//
+// It is started by the first test that asks for it. Test binaries take turns:
+// two control planes at once would make each other slow.
+package clustertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"offduty.dev/test/cluster/binaries"
+	"offduty.dev/test/cluster/controlplane"
+)
+
+// shared is the state of this test binary.
+var shared struct {
+	options controlplane.Options
+	start   sync.Once
+	cluster *controlplane.Cluster
+	err     error
+	unlock  func()
+}
+
+// Main runs the tests, stops the control plane if one was started, and exits.
+// When a test failed the logs stay, and Main prints where.
+func Main(m *testing.M, options controlplane.Options) {
+	shared.options = options
+	if options.Log == nil {
+		shared.options.Log = os.Stderr
+	}
+	code := m.Run()
+	if err := stop(code != 0); err != nil {
+		fmt.Fprintln(os.Stderr, "stop the control plane:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func stop(failed bool) error {
+	c := shared.cluster
+	if c == nil {
+		return nil
+	}
+	defer shared.unlock()
+	if failed {
+		c.KeepLogs()
+		fmt.Fprintln(os.Stderr, "tests failed; the logs of the control plane are in", c.LogDir())
+	}
+	return c.Stop()
+}
+
+// Shared is the control plane of this test binary. It skips the test under
+// -short, and fails it if the control plane cannot be started. After a failed
+// test the objects of the cluster are written beside the logs.
+func Shared(t testing.TB) *controlplane.Cluster {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a control plane, which -short leaves out")
+	}
+	shared.start.Do(start)
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			dump(t, shared.cluster)
+		}
+	})
+	return shared.cluster
+}
+
+func start() {
+	cache, err := binaries.CacheDir()
+	if err != nil {
+		shared.err = err
+		return
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		shared.err = fmt.Errorf("make the cache folder: %w", err)
+		return
+	}
+	waiting := func() { fmt.Fprintln(os.Stderr, "another test binary has a control plane up, waiting for it to end") }
+	shared.unlock, shared.err = binaries.Lock(context.Background(), filepath.Join(cache, "tests.lock"), waiting)
+	if shared.err != nil {
+		return
+	}
+	if shared.options.Log == nil {
+		shared.err = errors.New("no TestMain calls clustertest.Main, so nobody would stop the control plane")
+		return
+	}
+	shared.cluster, shared.err = controlplane.Start(context.Background(), shared.options)
+}
+
+// Namespace makes a namespace for one test and deletes it when the test ends,
+// without waiting until it is gone.
+func Namespace(t testing.TB) string {
+	t.Helper()
+	c := Shared(t)
+	admin, err := c.Client(t.Context(), controlplane.Admin(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
+	if err := admin.Create(t.Context(), namespace); err != nil {
+		t.Fatalf("make a namespace for the test: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			return // its objects are still to be looked at
+		}
+		if err := admin.Delete(context.Background(), namespace); err != nil {
+			t.Errorf("delete the namespace of the test: %v", err)
+		}
+	})
+	return namespace.Name
+}
+
+// dump writes what a person would look at first.
+func dump(t testing.TB, c *controlplane.Cluster) {
+	name := strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()) + ".yaml"
+	path := filepath.Join(c.LogDir(), name)
+	if err := c.Dump(context.Background(), path); err != nil {
+		t.Logf("write the objects of the cluster: %v", err)
+		return
+	}
+	t.Logf("the objects of the cluster as they were when the test ended: %s", path)
+}

@@ -1,0 +1,112 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+const kruiseNamespace = "kruise-system"
+
+// startKruise installs Kruise's own manifests, all but its workloads, and runs
+// its manager here with the token of its own service account, so that its RBAC
+// is in force.
+//
+// The manifests are applied once only: the manager rewrites its webhook
+// configurations, and they could not be applied again over that.
+func (c *Cluster) startKruise(ctx context.Context) error {
+	manifests, err := os.ReadFile(c.binaries.KruiseManifests)
+	if err != nil {
+		return fmt.Errorf("read Kruise's manifests: %w", err)
+	}
+	objects, err := Decode(manifests)
+	if err != nil {
+		return err
+	}
+	var installed []*unstructured.Unstructured
+	for _, object := range objects {
+		if kind := object.GetKind(); kind != "Deployment" && kind != "DaemonSet" {
+			installed = append(installed, object)
+		}
+	}
+	if err := c.ApplyObjects(ctx, installed...); err != nil {
+		return fmt.Errorf("install Kruise: %w", err)
+	}
+	config, err := c.Kubeconfig(ctx, ServiceAccount(kruiseNamespace, "kruise-manager"))
+	if err != nil {
+		return err
+	}
+	manager := c.spec(Kruise, c.binaries.Kruise,
+		"--metrics-addr="+local(c.listen.kruiseMetrics),
+		"--health-probe-addr="+local(c.listen.kruiseHealth),
+		"--enable-pprof=false",
+		"--enable-leader-election=false",
+		"--protection-log-path="+c.file("logs", "kruise-protection"),
+		"--logtostderr=true",
+		"--v=3",
+		"--feature-gates=KruiseDaemon=false", // the daemon needs a real container runtime
+		"--rest-config-qps=500",
+		"--rest-config-burst=1000",
+	)
+	// WEBHOOK_HOST makes Kruise register its webhooks by URL instead of by
+	// service, which an API server outside the cluster network cannot reach.
+	manager.Env = append(manager.Env,
+		"KUBECONFIG="+config,
+		"POD_NAMESPACE="+kruiseNamespace,
+		"WEBHOOK_HOST=127.0.0.1",
+		fmt.Sprintf("WEBHOOK_PORT=%d", c.listen.webhook),
+		"WEBHOOK_CERT_DIR="+c.file("kruise-certificates"),
+	)
+	if _, err := c.launch(manager, healthy("http://"+local(c.listen.kruiseHealth)+"/readyz")); err != nil {
+		return err
+	}
+	return c.awaitReady(ctx, Kruise)
+}
+
+// awaitAdmission waits until a pod, and with Kruise a set, passes admission: the
+// API server learns of webhooks and service accounts some time after their writers.
+func (c *Cluster) awaitAdmission(ctx context.Context, kruise bool) error {
+	admin, err := c.Client(ctx, Admin(), nil)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return Until(ctx, "a pod and a Kruise set pass admission", func(ctx context.Context) error {
+		err := admin.Create(ctx, probePod(), client.DryRunAll)
+		if kruise {
+			err = errors.Join(err, admin.Create(ctx, probeSet(), client.DryRunAll))
+		}
+		return err
+	})
+}
+
+func probePod() *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "admission-probe"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "probe", Image: "probe:1"}}},
+	}
+}
+
+func probeSet() *unstructured.Unstructured {
+	labels := map[string]any{"app": "admission-probe"}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps.kruise.io/v1beta1",
+		"kind":       "StatefulSet",
+		"metadata":   map[string]any{"namespace": metav1.NamespaceDefault, "name": "admission-probe"},
+		"spec": map[string]any{
+			"replicas": int64(0),
+			"selector": map[string]any{"matchLabels": labels},
+			"template": map[string]any{
+				"metadata": map[string]any{"labels": labels},
+				"spec":     map[string]any{"containers": []any{map[string]any{"name": "probe", "image": "probe:1"}}},
+			},
+		},
+	}}
+}
