@@ -1,0 +1,267 @@
+package client_test
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"offduty.dev/arbiter/client"
+	arbiterv1 "offduty.dev/proto/offduty/arbiter/v1"
+)
+
+type attendStream = grpc.BidiStreamingServer[arbiterv1.AttendRequest, arbiterv1.AttendResponse]
+
+// boss gives duty to one replica, as an arbiter does, and notes what it hears.
+type boss struct {
+	change chan struct{}
+
+	mu         sync.Mutex
+	duty       arbiterv1.Duty
+	generation int64
+	mute       bool
+	streams    int
+	heard      []told
+}
+
+// told is what is worth telling of an AttendRequest.
+type told struct {
+	Acknowledged int64
+	Duty         string
+}
+
+func (b *boss) attend(s attendStream) error {
+	b.mu.Lock()
+	b.streams++
+	b.mu.Unlock()
+	requests := make(chan *arbiterv1.AttendRequest)
+	go func() {
+		defer close(requests)
+		for {
+			r, err := s.Recv()
+			if err != nil {
+				return
+			}
+			select {
+			case requests <- r:
+			case <-s.Context().Done():
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case r, ok := <-requests:
+			if !ok {
+				return s.Context().Err()
+			}
+			b.note(told{Acknowledged: r.GetAcknowledgedGeneration(), Duty: r.GetDuty().String()})
+		case <-b.change:
+		}
+		answer := b.answer()
+		if answer == nil {
+			continue
+		}
+		if err := s.Send(answer); err != nil {
+			return err
+		}
+	}
+}
+
+// note keeps what is heard for the first time in a row.
+func (b *boss) note(t told) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n := len(b.heard); n == 0 || b.heard[n-1] != t {
+		b.heard = append(b.heard, t)
+	}
+}
+
+func (b *boss) answer() *arbiterv1.AttendResponse {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mute {
+		return nil
+	}
+	return &arbiterv1.AttendResponse{
+		Duty: b.duty, Generation: b.generation, Lifetime: durationpb.New(10 * time.Second),
+	}
+}
+
+func (b *boss) order(d arbiterv1.Duty) {
+	b.mu.Lock()
+	b.duty, b.generation = d, b.generation+1
+	b.mu.Unlock()
+	b.change <- struct{}{}
+}
+
+func (b *boss) silence(mute bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mute = mute
+}
+
+func (b *boss) record() (heard []told, streams int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.heard, b.streams
+}
+
+// office is an Attendant at work under a boss.
+type office struct {
+	*client.Attendant
+	*boss
+	network *network
+	// works is how many Works run now, calls how many were called ever.
+	works, calls atomic.Int32
+	// linger is how many seconds Work takes to stop.
+	linger atomic.Int64
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func attending(t *testing.T, test func(*testing.T, *office)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		o := &office{boss: &boss{duty: arbiterv1.Duty_DUTY_IDLE, generation: 1, change: make(chan struct{})}}
+		o.network = listen(t, &double{attend: o.attend})
+		var err error
+		o.Attendant, err = client.NewAttendant(client.AttendantConfig{
+			Client: o.network.dial(), Group: "ns/g", Replica: "ns/a-0", Instance: "uid", Now: time.Now,
+			Work: func(ctx context.Context) {
+				o.works.Add(1)
+				o.calls.Add(1)
+				<-ctx.Done()
+				time.Sleep(time.Duration(o.linger.Load()) * time.Second)
+				o.works.Add(-1)
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ctx context.Context
+		ctx, o.cancel = context.WithCancel(t.Context())
+		o.done = make(chan error, 1)
+		go func() { o.done <- o.Run(ctx) }()
+		test(t, o)
+		o.cancel()
+		if err := <-o.done; err != nil {
+			t.Error(err)
+		}
+		if o.works.Load() != 0 || o.Working() {
+			t.Errorf("after Run %d works run, Working is %t", o.works.Load(), o.Working())
+		}
+	})
+}
+
+func (o *office) expect(t *testing.T, what string, working bool, works int32) {
+	t.Helper()
+	synctest.Wait()
+	if o.Working() != working || o.works.Load() != works {
+		t.Errorf("%s: Working %t with %d works, want %t with %d", what, o.Working(), o.works.Load(), working, works)
+	}
+}
+
+func TestAnAttendantWorksWhenToldAndAcknowledgesWhatIsInEffect(t *testing.T) {
+	attending(t, func(t *testing.T, o *office) {
+		o.linger.Store(2)
+		o.expect(t, "at first", false, 0)
+		o.order(arbiterv1.Duty_DUTY_WORKING)
+		o.expect(t, "on duty", true, 1)
+		time.Sleep(time.Minute)
+		o.expect(t, "a minute later", true, 1)
+		o.order(arbiterv1.Duty_DUTY_IDLE)
+		o.expect(t, "off duty, but still stopping", false, 1)
+		time.Sleep(3 * time.Second)
+		o.expect(t, "stopped", false, 0)
+		heard, streams := o.record()
+		want := []told{
+			{0, "DUTY_IDLE"}, {1, "DUTY_IDLE"}, // nothing heard yet; idle as told
+			{2, "DUTY_WORKING"},
+			{3, "DUTY_IDLE"}, // only when it had stopped
+		}
+		if diff := cmp.Diff(want, heard); diff != "" {
+			t.Errorf("acknowledgements (-want +got):\n%s", diff)
+		}
+		if streams != 1 {
+			t.Errorf("%d streams, want 1", streams)
+		}
+	})
+}
+
+func TestAnAttendantStopsByItselfWhenTheArbiterIsSilent(t *testing.T) {
+	attending(t, func(t *testing.T, o *office) {
+		o.order(arbiterv1.Duty_DUTY_WORKING)
+		o.expect(t, "on duty", true, 1)
+		o.silence(true)
+		time.Sleep(7 * time.Second)
+		o.expect(t, "while the lifetime lasts", true, 1)
+		time.Sleep(3 * time.Second)
+		o.expect(t, "10 s after the last request that was answered", false, 0)
+		o.silence(false)
+		time.Sleep(time.Minute)
+		o.expect(t, "the arbiter is back", true, 1)
+		if o.calls.Load() != 2 {
+			t.Errorf("Work was called %d times, want 2", o.calls.Load())
+		}
+	})
+}
+
+func TestAnAttendantStopsByItselfWhenTheNetworkIsCut(t *testing.T) {
+	attending(t, func(t *testing.T, o *office) {
+		o.order(arbiterv1.Duty_DUTY_WORKING)
+		o.expect(t, "on duty", true, 1)
+		o.network.cut()
+		time.Sleep(5 * time.Second)
+		o.expect(t, "a short loss is no reason to stop", true, 1)
+		time.Sleep(6 * time.Second)
+		o.expect(t, "a long one is", false, 0)
+		o.network.mend()
+		time.Sleep(15 * time.Second)
+		o.expect(t, "after the network was mended", true, 1)
+	})
+}
+
+func TestAnAttendantThatIsStillStoppingWorksAgainOnlyWhenItHasStopped(t *testing.T) {
+	attending(t, func(t *testing.T, o *office) {
+		o.linger.Store(5)
+		o.order(arbiterv1.Duty_DUTY_WORKING)
+		o.expect(t, "on duty", true, 1)
+		o.order(arbiterv1.Duty_DUTY_IDLE)
+		synctest.Wait()
+		o.order(arbiterv1.Duty_DUTY_WORKING)
+		o.expect(t, "told to work again", true, 1)
+		if o.calls.Load() != 1 {
+			t.Errorf("Work was called %d times before the first had stopped", o.calls.Load())
+		}
+		time.Sleep(6 * time.Second)
+		o.expect(t, "after it had stopped", true, 1)
+		if o.calls.Load() != 2 {
+			t.Errorf("Work was called %d times, want 2", o.calls.Load())
+		}
+		heard, _ := o.record()
+		if last := heard[len(heard)-1]; last != (told{4, "DUTY_WORKING"}) {
+			t.Errorf("acknowledged %+v", last)
+		}
+	})
+}
+
+func TestAnAttendantKeepsPaceWithAFlippingArbiter(t *testing.T) {
+	attending(t, func(t *testing.T, o *office) {
+		for range 50 {
+			o.order(arbiterv1.Duty_DUTY_WORKING)
+			o.order(arbiterv1.Duty_DUTY_IDLE)
+		}
+		o.expect(t, "after the last flip", false, 0)
+		o.order(arbiterv1.Duty_DUTY_WORKING)
+		o.expect(t, "on duty", true, 1)
+		time.Sleep(time.Minute)
+		o.expect(t, "a minute later", true, 1)
+	})
+}

@@ -1,0 +1,31 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// pause waits; false: ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// hint is when the arbiter wants to be asked again, at most lastRetry: a wish, not more.
+func hint(err error) time.Duration {
+	var e *Error
+	if errors.As(err, &e) {
+		return min(e.RetryAfter, lastRetry)
+	}
+	return 0
+}
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }
