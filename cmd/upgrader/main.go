@@ -1,0 +1,191 @@
+// Command upgrader is the operator that carries out UpgradePlans.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	coordinationv1client "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
+
+	"offduty.dev/api/v1alpha1"
+	arbiter "offduty.dev/arbiter/client"
+	"offduty.dev/upgrader/apply"
+	"offduty.dev/upgrader/controller"
+	"offduty.dev/upgrader/session"
+)
+
+const electionName = "offduty-upgrader"
+
+type options struct {
+	metrics, probes string
+	elect           bool
+	namespace       string
+	leaseDuration   time.Duration
+	renewDeadline   time.Duration
+	retryPeriod     time.Duration
+
+	arbiter       string
+	ca, cert, key string
+	serverName    string
+	insecure      bool
+	leaseTTL      time.Duration
+	qps           float64
+	zap           zap.Options
+}
+
+func parse(args []string) (*options, error) {
+	o := &options{}
+	fs := flag.CommandLine
+	fs.StringVar(&o.metrics, "metrics-bind-address", ":8080", "where metrics are served; 0 for not at all")
+	fs.StringVar(&o.probes, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
+	fs.BoolVar(&o.elect, "leader-elect", true, "act only while leading; needed as soon as more than one upgrader runs")
+	fs.StringVar(&o.namespace, "leader-election-namespace", "offduty-system", "namespace of the leader-election Lease")
+	fs.DurationVar(&o.leaseDuration, "leader-election-lease-duration", 15*time.Second, "how long a leader that is not heard of is waited for")
+	fs.DurationVar(&o.renewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long a leader tries to renew before it gives up")
+	fs.DurationVar(&o.retryPeriod, "leader-election-retry-period", 2*time.Second, "how long to wait between tries")
+	fs.StringVar(&o.arbiter, "arbiter-address", "", "host:port of the arbiter for plans that name none")
+	fs.StringVar(&o.ca, "arbiter-ca", "", "file with the CA of that arbiter's certificate")
+	fs.StringVar(&o.cert, "arbiter-cert", "", "file with the client certificate for that arbiter")
+	fs.StringVar(&o.key, "arbiter-key", "", "file with the key of the client certificate")
+	fs.StringVar(&o.serverName, "arbiter-server-name", "", "name in the arbiter's certificate; default: the host of its address")
+	fs.BoolVar(&o.insecure, "arbiter-insecure", false, "talk to the arbiter without TLS; only on loopback addresses")
+	fs.DurationVar(&o.leaseTTL, "lease-ttl", 30*time.Second, "how long leases last without renewal; whole seconds, 1s to 1h")
+	fs.Float64Var(&o.qps, "kube-api-qps", 100, "requests per second to the API server")
+	o.zap.BindFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if fs.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q: all options begin with --", fs.Arg(0))
+	}
+	if o.leaseTTL < time.Second || o.leaseTTL > time.Hour || o.leaseTTL%time.Second != 0 {
+		return nil, fmt.Errorf("--lease-ttl %s: give whole seconds from 1s to 1h", o.leaseTTL)
+	}
+	return o, nil
+}
+
+func main() {
+	o, err := parse(os.Args[1:])
+	if err == nil {
+		ctrl.SetLogger(zap.New(zap.UseFlagOptions(&o.zap)))
+		err = run(ctrl.SetupSignalHandler(), o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "upgrader:", err)
+		os.Exit(1)
+	}
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, kruisev1beta1.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(s); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func run(ctx context.Context, o *options) error {
+	cfg, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("find the API server: %w; set --kubeconfig or run in a cluster", err)
+	}
+	cfg.QPS, cfg.Burst = float32(o.qps), int(2*o.qps)
+	scheme, err := newScheme()
+	if err != nil {
+		return err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	identity := host + "_" + string(uuid.NewUUID())
+	lock, err := election(cfg, o, identity)
+	if err != nil {
+		return err
+	}
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme:                              scheme,
+		Cache:                               controller.CacheOptions(),
+		Metrics:                             metricsserver.Options{BindAddress: o.metrics},
+		HealthProbeBindAddress:              o.probes,
+		LeaderElection:                      o.elect,
+		LeaderElectionResourceLockInterface: lock,
+		LeaseDuration:                       &o.leaseDuration,
+		RenewDeadline:                       &o.renewDeadline,
+		RetryPeriod:                         &o.retryPeriod,
+		LeaderElectionReleaseOnCancel:       true,
+	})
+	if err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	if err := wire(ctx, mgr, o, identity); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+// election returns the lock of the leader election under an identity that we know.
+func election(cfg *rest.Config, o *options, identity string) (resourcelock.Interface, error) {
+	if !o.elect {
+		return nil, nil //nolint:nilnil // no election
+	}
+	cfg = rest.CopyConfig(cfg)
+	cfg.Timeout = o.renewDeadline / 2
+	core, err := corev1client.NewForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	coordination, err := coordinationv1client.NewForConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return resourcelock.New(resourcelock.LeasesResourceLock, o.namespace, electionName, core, coordination, resourcelock.ResourceLockConfig{Identity: identity})
+}
+
+func wire(ctx context.Context, mgr ctrl.Manager, o *options, identity string) error {
+	leader := &controller.Leader{Reader: mgr.GetAPIReader(), Identity: identity, Fixed: time.Now().Unix()}
+	if o.elect {
+		leader.Lease = client.ObjectKey{Namespace: o.namespace, Name: electionName}
+	}
+	notices := &controller.Notices{}
+	sessions := session.New(ctx, session.Config{
+		Leader: leader.Term, TTL: o.leaseTTL, Now: time.Now, Notify: notices.Notify, Dial: arbiter.Dial,
+	})
+	r := &controller.Reconciler{
+		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Sessions: sessions, Leader: leader, Now: time.Now,
+		Applier: &apply.Applier{
+			Client: mgr.GetClient(), Writes: apply.NewWrites(), Now: time.Now,
+			Recorder: controller.Recorder{EventRecorder: mgr.GetEventRecorder("offduty-upgrader")},
+		},
+		Arbiter: arbiter.Config{Address: o.arbiter, Insecure: o.insecure},
+	}
+	if !o.insecure {
+		r.Arbiter.TLS = &arbiter.TLS{ServerName: o.serverName}
+		r.Arbiter.TLS.CA.File, r.Arbiter.TLS.Cert.File, r.Arbiter.TLS.Key.File = o.ca, o.cert, o.key
+	}
+	if err := r.SetupWithManager(ctx, mgr, notices); err != nil {
+		return fmt.Errorf("set up the controller: %w", err)
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return err
+	}
+	return mgr.AddReadyzCheck("ping", healthz.Ping)
+}

@@ -1,0 +1,425 @@
+// Package apply carries out decisions: at most one batch of writes, each with the
+// preconditions under which it was decided.
+package apply
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	appspub "github.com/openkruise/kruise-api/apps/pub"
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
+
+	"offduty.dev/api/v1alpha1"
+	arbiter "offduty.dev/arbiter/client"
+	"offduty.dev/upgrader/kruise"
+	"offduty.dev/upgrader/observe"
+	"offduty.dev/upgrader/plan"
+	"offduty.dev/upgrader/session"
+)
+
+// Recorder tells people the story.
+type Recorder interface {
+	// Event on the plan, and on the pod if it is not nil.
+	Event(up *v1alpha1.UpgradePlan, pod *corev1.Pod, warning bool, reason, message string)
+}
+
+// Applier carries out decisions. It is safe for use by several goroutines, for different
+// plans.
+type Applier struct {
+	Client   client.Client
+	Recorder Recorder
+	Writes   *Writes
+	Now      func() time.Time
+}
+
+// run is the application of one decision.
+type run struct {
+	*Applier
+	scene *observe.Scene
+	ses   *session.Session
+}
+
+// Apply carries out the actions of d in their order. One that fails does not keep the
+// others from being tried, but nothing comes after a failed pin. A conflict is no error:
+// the world has changed and will be looked at again. Errors are joined.
+func (a *Applier) Apply(ctx context.Context, scene *observe.Scene, ses *session.Session, d plan.Decision) error {
+	r := &run{Applier: a, scene: scene, ses: ses}
+	var errs []error
+	for _, action := range d.Actions {
+		err := r.do(ctx, action)
+		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || isTestFailure(err) {
+			err = errAgain
+		}
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// errAgain says that the world had changed: it is looked at again soon.
+var errAgain = errors.New("the object has changed meanwhile")
+
+// IsAgain says whether err is nothing but changes of the world.
+func IsAgain(err error) bool {
+	var all interface{ Unwrap() []error }
+	if errors.As(err, &all) {
+		for _, e := range all.Unwrap() {
+			if !errors.Is(e, errAgain) {
+				return false
+			}
+		}
+		return true
+	}
+	return errors.Is(err, errAgain)
+}
+
+// isTestFailure says whether the test operation of a JSON patch failed: the API server
+// answers 422 with this cause.
+func isTestFailure(err error) bool {
+	var s apierrors.APIStatus
+	return errors.As(err, &s) && s.Status().Reason == metav1.StatusReasonInvalid && s.Status().Details != nil && len(s.Status().Details.Causes) == 0
+}
+
+func (r *run) do(ctx context.Context, action plan.Action) error {
+	switch a := action.(type) {
+	case plan.Adopt:
+		return r.adopt(ctx)
+	case plan.Acquire:
+		return r.acquire(ctx, a)
+	case plan.Handover:
+		return r.handover(ctx, a)
+	case plan.ReleaseLease:
+		return r.release(ctx, a)
+	case plan.ApplySet:
+		return r.applySet(ctx, a)
+	case plan.WriteTemplate:
+		return r.writeTemplate(ctx, a)
+	case plan.SetCurrentRevision:
+		return r.setCurrentRevision(ctx, a)
+	case plan.Disarm:
+		return r.disarm(ctx, a)
+	case plan.PatchPod:
+		return r.patchPod(ctx, a)
+	case plan.Commit:
+		return r.commit(ctx, a)
+	case plan.Leave:
+		return r.leave(ctx)
+	}
+	return fmt.Errorf("unknown action %T", action)
+}
+
+func (r *run) event(pod string, reason plan.Reason, format string, args ...any) {
+	r.Recorder.Event(r.scene.Plan, r.scene.Pods[pod], false, string(reason), fmt.Sprintf(format, args...))
+}
+
+func (r *run) full(pod string) string { return observe.ReplicaName(r.scene.Plan.Namespace, pod) }
+
+// adopt also puts the finalizer on, before anything is written that it must clean up.
+func (r *run) adopt(ctx context.Context) error {
+	up := r.scene.Plan
+	if up.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(up, v1alpha1.PlanFinalizer) {
+		old := up.DeepCopy()
+		controllerutil.AddFinalizer(up, v1alpha1.PlanFinalizer)
+		if err := r.Client.Patch(ctx, up, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}), client.FieldOwner(observe.FieldManager)); err != nil {
+			return fmt.Errorf("put the finalizer on plan %s/%s: %w", up.Namespace, up.Name, err)
+		}
+	}
+	return r.ses.Adopt(ctx, r.scene.Known())
+}
+
+func (r *run) acquire(ctx context.Context, a plan.Acquire) error {
+	c := make([]arbiter.Candidate, 0, len(a.Candidates))
+	for _, x := range a.Candidates {
+		c = append(c, arbiter.Candidate{Replica: r.full(x.Replica), Instance: x.UID})
+	}
+	granted, err := r.ses.Acquire(ctx, c, a.Max)
+	for _, g := range granted {
+		pod := g[len(r.scene.Plan.Namespace)+1:]
+		r.event(pod, "Leased", "%s is off duty and leased for its upgrade", pod)
+	}
+	return err
+}
+
+func (r *run) handover(ctx context.Context, a plan.Handover) error {
+	to := make([]string, 0, len(a.To))
+	for _, x := range a.To {
+		to = append(to, r.full(x))
+	}
+	successor, err := r.ses.Handover(ctx, r.full(a.From), to)
+	if err == nil && successor != "" {
+		r.event(a.From, "HandoverRequested", "duty moves from %s to %s", r.full(a.From), successor)
+	}
+	return err
+}
+
+func (r *run) release(ctx context.Context, a plan.ReleaseLease) error {
+	outcome := arbiter.Undone
+	if a.Upgraded {
+		outcome = arbiter.Upgraded
+	}
+	if err := r.ses.Release(ctx, a.Lease, outcome, a.Revision); err != nil {
+		return err
+	}
+	if pod := a.Lease.Replica[len(r.scene.Plan.Namespace)+1:]; a.Upgraded {
+		r.event(pod, "Upgraded", "%s is upgraded to %s and may have duty again", pod, a.Revision)
+	} else {
+		r.event(pod, "Undone", "the upgrade of %s was undone before it began", pod)
+	}
+	return nil
+}
+
+func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
+	set := r.scene.Sets[a.Target]
+	armed := r.scene.Armed[a.Target]
+	if armed == nil {
+		if left, err := kruise.ParseArmed(set); err == nil && left != nil {
+			armed = left // of a plan that is gone: its originals are the right ones
+			armed.Plan, armed.ImagesGeneration = string(r.scene.Plan.UID), 0
+		} else {
+			armed = kruise.NewArmed(set, string(r.scene.Plan.UID), r.scene.World.Term)
+		}
+	}
+	next := *armed
+	next.Term = r.scene.World.Term
+	cfg, err := kruise.ApplyConfiguration(set.Namespace, set.Name, a.ResourceVersion, &next, a.Partition, observe.Settings(r.scene.Plan))
+	if err != nil {
+		return err
+	}
+	if err := r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(cfg), client.FieldOwner(observe.FieldManager), client.ForceOwnership); err != nil {
+		return fmt.Errorf("apply partition %d to StatefulSet %s (%s): %w", a.Partition, a.Target, a.Why, err)
+	}
+	r.Writes.Note(set.UID, cfg.GetResourceVersion())
+	if a.Why != plan.Arming || r.scene.Armed[a.Target] == nil {
+		r.event("", a.Why, "StatefulSet %s: partition %d", a.Target, a.Partition)
+	}
+	return nil
+}
+
+// patchSet sends a patch and notes the version that it made.
+func (r *run) patchSet(ctx context.Context, name, what string, t types.PatchType, patch []byte, sub bool) error {
+	set := &kruisev1beta1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: r.scene.Plan.Namespace, Name: name}}
+	var err error
+	if sub {
+		err = r.Client.Status().Patch(ctx, set, client.RawPatch(t, patch), client.FieldOwner(observe.FieldManager))
+	} else {
+		err = r.Client.Patch(ctx, set, client.RawPatch(t, patch), client.FieldOwner(observe.FieldManager))
+	}
+	if err != nil {
+		return fmt.Errorf("%s StatefulSet %s: %w", what, name, err)
+	}
+	r.Writes.Note(set.UID, set.ResourceVersion)
+	return nil
+}
+
+func (r *run) writeTemplate(ctx context.Context, a plan.WriteTemplate) error {
+	set, armed := r.scene.Sets[a.Target], *r.scene.Armed[a.Target]
+	armed.ImagesGeneration = r.scene.Plan.Generation
+	patch, err := kruise.TemplatePatch(set, a.ResourceVersion, r.images(a.Target), a.Partition, &armed)
+	if err != nil {
+		return err
+	}
+	if err := r.patchSet(ctx, a.Target, "write the images to", types.JSONPatchType, patch, false); err != nil {
+		return err
+	}
+	r.event("", plan.WritingTemplate, "StatefulSet %s: new images, partition %d", a.Target, a.Partition)
+	return nil
+}
+
+func (r *run) images(target string) map[string]string {
+	for i := range r.scene.Plan.Spec.Targets {
+		if t := &r.scene.Plan.Spec.Targets[i]; t.Name == target {
+			return t.Images
+		}
+	}
+	return nil
+}
+
+func (r *run) setCurrentRevision(ctx context.Context, a plan.SetCurrentRevision) error {
+	patch, err := kruise.CurrentRevisionPatch(a.ResourceVersion, a.Revision)
+	if err != nil {
+		return err
+	}
+	return r.patchSet(ctx, a.Target, "set status.currentRevision of", types.JSONPatchType, patch, true)
+}
+
+func (r *run) disarm(ctx context.Context, a plan.Disarm) error {
+	patch, err := kruise.DisarmPatch(r.scene.Sets[a.Target], a.ResourceVersion, r.scene.Armed[a.Target])
+	if err != nil {
+		return err
+	}
+	return r.patchSet(ctx, a.Target, "give back", types.MergePatchType, patch, false)
+}
+
+// commit is the point of no return. The patch names the pod version that was seen to be
+// ready for it: whatever has happened to the pod since makes it a conflict.
+func (r *run) commit(ctx context.Context, a plan.Commit) error {
+	if !a.Lease.Pinned {
+		ok, why, err := r.ses.Pin(ctx, a.Lease)
+		if err != nil {
+			return fmt.Errorf("pin the lease on %s: %w", a.Pod, err)
+		}
+		if !ok {
+			r.Recorder.Event(r.scene.Plan, r.scene.Pods[a.Pod], true, "PinRefused", fmt.Sprintf("%s is not upgraded now: %s", a.Pod, why))
+			return errAgain
+		}
+	}
+	off := false
+	if err := r.patchPod(ctx, plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off}); err != nil {
+		return err
+	}
+	r.event(a.Pod, "Released", "%s is given to Kruise for its update in place", a.Pod)
+	return nil
+}
+
+func (r *run) patchPod(ctx context.Context, a plan.PatchPod) error {
+	labels, annotations := map[string]any{}, map[string]any{}
+	flag(labels, v1alpha1.HoldLabel, a.Hold)
+	flag(labels, v1alpha1.GrantLabel, a.Grant)
+	if a.Working != nil {
+		labels[r.scene.Plan.Spec.WorkingLabel] = orNull(*a.Working)
+	}
+	if a.State != nil {
+		labels[appspub.LifecycleStateKey] = string(*a.State)
+	}
+	if a.Note != nil {
+		annotations[v1alpha1.LeaseAnnotation] = orNull(kruise.FormatNote(*a.Note))
+	}
+	if a.Verified != nil {
+		annotations[v1alpha1.VerifiedAnnotation] = orNull(*a.Verified)
+	}
+	meta := map[string]any{"uid": a.UID, "resourceVersion": a.ResourceVersion}
+	if len(labels) > 0 {
+		meta["labels"] = labels
+	}
+	if len(annotations) > 0 {
+		meta["annotations"] = annotations
+	}
+	body := map[string]any{"metadata": meta}
+	if a.Gate != nil {
+		body["status"] = map[string]any{"conditions": []any{r.gate(a)}}
+	}
+	patch, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	return r.sendPod(ctx, a, patch)
+}
+
+func (r *run) sendPod(ctx context.Context, a plan.PatchPod, patch []byte) error {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: r.scene.Plan.Namespace, Name: a.Pod}}
+	var err error
+	if a.Gate != nil {
+		err = r.Client.Status().Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch), client.FieldOwner(observe.FieldManager))
+	} else {
+		err = r.Client.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch), client.FieldOwner(observe.FieldManager))
+	}
+	if err != nil {
+		return fmt.Errorf("patch pod %s (%s): %w", a.Pod, a.Why, err)
+	}
+	r.Writes.Note(pod.UID, pod.ResourceVersion)
+	return nil
+}
+
+// gate is the condition; strategic merge joins it to the others by its type.
+func (r *run) gate(a plan.PatchPod) map[string]any {
+	name := r.scene.Plan.Spec.Strategy.Drain.Gate
+	status, reason, message := corev1.ConditionTrue, "InService", "the replica is in service"
+	if !*a.Gate {
+		status, reason, message = corev1.ConditionFalse, "Upgrade", "the replica is out of service for its upgrade"
+	}
+	c := map[string]any{"type": name, "status": string(status), "reason": reason, "message": message}
+	now := metav1.NewTime(r.Now())
+	c["lastTransitionTime"] = now.UTC().Format(time.RFC3339)
+	return c
+}
+
+func flag(m map[string]any, key string, v *bool) {
+	switch {
+	case v == nil:
+	case *v:
+		m[key] = "true"
+	default:
+		m[key] = nil
+	}
+}
+
+func orNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+func (r *run) leave(ctx context.Context) error {
+	up := r.scene.Plan
+	if r.ses != nil {
+		if err := r.ses.Retire(ctx); err != nil {
+			return err
+		}
+	}
+	old := up.DeepCopy()
+	if !controllerutil.RemoveFinalizer(up, v1alpha1.PlanFinalizer) {
+		return nil
+	}
+	if err := r.Client.Patch(ctx, up, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
+		return fmt.Errorf("take the finalizer off plan %s/%s: %w", up.Namespace, up.Name, err)
+	}
+	return nil
+}
+
+// Writes remembers the versions that our own writes made, so that nothing is decided on
+// a cache that does not show them yet.
+type Writes struct {
+	mu   sync.Mutex
+	made map[types.UID]uint64
+}
+
+// NewWrites returns an empty memory.
+func NewWrites() *Writes { return &Writes{made: map[types.UID]uint64{}} }
+
+// Note remembers the version that a write made.
+func (w *Writes) Note(uid types.UID, resourceVersion string) {
+	v, err := strconv.ParseUint(resourceVersion, 10, 64)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.made[uid] = max(w.made[uid], v)
+}
+
+// Seen says whether obj, read from the cache, shows all our writes to it.
+func (w *Writes) Seen(obj client.Object) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	made, ok := w.made[obj.GetUID()]
+	if !ok {
+		return true
+	}
+	v, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64)
+	if err == nil && v < made {
+		return false
+	}
+	delete(w.made, obj.GetUID())
+	return true
+}
+
+// Forget drops what is remembered of an object that is gone.
+func (w *Writes) Forget(uid types.UID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.made, uid)
+}

@@ -1,0 +1,152 @@
+// Package controller wires the upgrader into controller-runtime.
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"offduty.dev/api/v1alpha1"
+	arbiter "offduty.dev/arbiter/client"
+	"offduty.dev/upgrader/apply"
+	"offduty.dev/upgrader/observe"
+	"offduty.dev/upgrader/plan"
+	"offduty.dev/upgrader/session"
+	"offduty.dev/upgrader/status"
+)
+
+// Reconciler moves UpgradePlans.
+type Reconciler struct {
+	client.Client
+	// Secrets reads secrets from the API server; they are not cached.
+	Secrets  client.Reader
+	Sessions *session.Sessions
+	Applier  *apply.Applier
+	Leader   *Leader
+	// Arbiter is the arbiter for plans that name none.
+	Arbiter arbiter.Config
+	Now     func() time.Time
+}
+
+// Reconcile moves one UpgradePlan by at most one decision. It reads the cache; every
+// write happens in Apply and writeStatus.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	up := &v1alpha1.UpgradePlan{}
+	if err := r.Get(ctx, req.NamespacedName, up); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.Sessions.Forget(req.NamespacedName)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if up.DeletionTimestamp != nil && len(up.Finalizers) == 0 {
+		return ctrl.Result{}, nil
+	}
+	term, _, err := r.Leader.Term(ctx)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	ses, view := r.converse(ctx, up)
+	scene, err := observe.World(ctx, r.Client, r.Applier.Writes, up, term, view)
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("observe %s: %w", req, err)
+	}
+	if scene.Stale {
+		return ctrl.Result{}, nil // the event that makes the cache catch up brings us back
+	}
+	now := r.Now()
+	decision := plan.Next(&scene.World, now)
+	log.FromContext(ctx).V(1).Info("decided", "reason", decision.Reason, "message", decision.Message, "actions", fmt.Sprintf("%+v", decision.Actions))
+	applyErr := r.Applier.Apply(ctx, scene, ses, decision)
+	again := apply.IsAgain(applyErr)
+	if again {
+		applyErr = nil
+	}
+	next := status.Of(&up.Status, up.Generation, &scene.World, decision, applyErr, now)
+	statusErr := r.writeStatus(ctx, up, next)
+	result := ctrl.Result{RequeueAfter: decision.Recheck}
+	if again {
+		result.RequeueAfter = retryConflict
+	}
+	return result, errors.Join(applyErr, statusErr)
+}
+
+// retryConflict is how soon a conflict is looked at again, should no event come.
+const retryConflict = 200 * time.Millisecond
+
+// converse returns the plan's conversation with its arbiter and what it knows.
+func (r *Reconciler) converse(ctx context.Context, up *v1alpha1.UpgradePlan) (*session.Session, session.View) {
+	blocked := func(reason plan.Reason, format string, args ...any) (*session.Session, session.View) {
+		r.Sessions.Forget(client.ObjectKeyFromObject(up))
+		return nil, session.View{Arbiter: plan.Arbiter{Blocked: &plan.Blocker{Reason: reason, Message: fmt.Sprintf(format, args...)}}}
+	}
+	cfg := r.Arbiter
+	if a := up.Spec.Arbiter.Address; a != "" {
+		cfg.Address = a
+		cfg.Insecure = false
+	}
+	if cfg.Address == "" {
+		return blocked(plan.ArbiterConfigInvalid, "the plan names no arbiter and the upgrader was started without one: set spec.arbiter.address")
+	}
+	cfg.Timeout = time.Duration(up.Spec.Arbiter.TimeoutSeconds) * time.Second
+	digest := "default"
+	if t := up.Spec.Arbiter.TLS; t != nil {
+		secret := &corev1.Secret{}
+		if err := r.Secrets.Get(ctx, client.ObjectKey{Namespace: up.Namespace, Name: t.SecretName}, secret); err != nil {
+			return blocked(plan.ArbiterConfigInvalid, "read secret %s of spec.arbiter.tls: %v", t.SecretName, err)
+		}
+		cfg.TLS = &arbiter.TLS{ServerName: t.ServerName}
+		cfg.TLS.CA.Bytes, cfg.TLS.Cert.Bytes, cfg.TLS.Key.Bytes = secret.Data["ca.crt"], secret.Data["tls.crt"], secret.Data["tls.key"]
+		digest = digestOf(t.ServerName, cfg.TLS.CA.Bytes, cfg.TLS.Cert.Bytes, cfg.TLS.Key.Bytes)
+		cfg.Insecure = false
+	}
+	ses, err := r.Sessions.For(session.Key{
+		Plan: client.ObjectKeyFromObject(up), Holder: string(up.UID),
+		Address: cfg.Address, TLSDigest: digest, Timeout: cfg.Timeout, Group: group(up),
+	}, cfg)
+	if err != nil {
+		return blocked(plan.ArbiterConfigInvalid, "%v", err)
+	}
+	return ses, ses.View()
+}
+
+// group is the key of the plan's group: a bare name is a Roster of the plan's namespace.
+func group(up *v1alpha1.UpgradePlan) string {
+	if strings.Contains(up.Spec.Arbiter.Group, "/") {
+		return up.Spec.Arbiter.Group
+	}
+	return up.Namespace + "/" + up.Spec.Arbiter.Group
+}
+
+func digestOf(name string, parts ...[]byte) string {
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%q", name)
+	for _, p := range parts {
+		_, _ = fmt.Fprintf(h, "%q", p)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// writeStatus writes the status if it says anything new.
+func (r *Reconciler) writeStatus(ctx context.Context, up *v1alpha1.UpgradePlan, next *v1alpha1.UpgradePlanStatus) error {
+	if apiequality.Semantic.DeepEqual(&up.Status, next) {
+		return nil
+	}
+	was := up.DeepCopy()
+	up.Status = *next
+	err := r.Status().Patch(ctx, up, client.MergeFrom(was), client.FieldOwner(observe.FieldManager))
+	if err := client.IgnoreNotFound(err); err != nil {
+		return fmt.Errorf("write the status of plan %s/%s: %w", up.Namespace, up.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,401 @@
+// Package observe reads one plan's world from the cache. It makes no API request.
+package observe
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
+
+	"offduty.dev/api/v1alpha1"
+	arbiter "offduty.dev/arbiter/client"
+	"offduty.dev/upgrader/kruise"
+	"offduty.dev/upgrader/plan"
+	"offduty.dev/upgrader/session"
+)
+
+// Names of the cache's indexes.
+const (
+	// OwnerIndex finds pods and controller revisions by the UID of their controller.
+	OwnerIndex = "controller-uid"
+	// TargetIndex finds plans by the names of their targets.
+	TargetIndex = "target"
+)
+
+// FieldManager owns what the upgrader writes.
+const FieldManager = "offduty-upgrader"
+
+// Fresh tells whether the cache has caught up with our own writes to an object.
+type Fresh interface {
+	Seen(obj client.Object) bool
+}
+
+// Scene is a world together with the objects from which it was read.
+type Scene struct {
+	World plan.World
+	Plan  *v1alpha1.UpgradePlan
+	// Sets by name of the target; nil for one that is missing.
+	Sets  map[string]*kruisev1beta1.StatefulSet
+	Armed map[string]*kruise.Armed
+	Pods  map[string]*corev1.Pod
+	// Stale: the cache does not yet show a write of ours; nothing is to be decided.
+	Stale bool
+	// View is the arbiter's side.
+	View session.View
+}
+
+// Settings is what the plan wants of its targets.
+func Settings(up *v1alpha1.UpgradePlan) kruise.Settings {
+	return kruise.Settings{WorkingLabel: up.Spec.WorkingLabel, GracePeriodSeconds: up.Spec.Strategy.Drain.GracePeriodSeconds}
+}
+
+// ReplicaName is how the arbiter knows a pod.
+func ReplicaName(namespace, pod string) string { return namespace + "/" + pod }
+
+// World reads the world of one plan. blocked says why there is no conversation with the
+// arbiter; view is what it said otherwise.
+func World(ctx context.Context, r client.Reader, fresh Fresh, up *v1alpha1.UpgradePlan, term int64, view session.View) (*Scene, error) {
+	s := &Scene{
+		Plan: up, View: view, Sets: map[string]*kruisev1beta1.StatefulSet{},
+		Armed: map[string]*kruise.Armed{}, Pods: map[string]*corev1.Pod{},
+	}
+	s.World = plan.World{Policy: policy(up), Arbiter: view.Arbiter, Term: term}
+	if t := up.Status.LastProgressTime; t != nil {
+		s.World.LastProgress = t.Time
+	}
+	known := map[string]bool{}
+	for i := range up.Spec.Targets {
+		t, err := s.target(ctx, r, fresh, i, known)
+		if err != nil {
+			return nil, fmt.Errorf("observe target %s: %w", up.Spec.Targets[i].Name, err)
+		}
+		s.World.Targets = append(s.World.Targets, *t)
+	}
+	for name, l := range view.Leases {
+		if !known[name] {
+			s.World.Arbiter.Orphans = append(s.World.Arbiter.Orphans, l)
+		}
+	}
+	slices.SortFunc(s.World.Arbiter.Orphans, func(a, b plan.Lease) int { return strings.Compare(a.Replica, b.Replica) })
+	return s, nil
+}
+
+func policy(up *v1alpha1.UpgradePlan) plan.Policy {
+	st := up.Spec.Strategy
+	p := plan.Policy{
+		Paused: up.Spec.Paused, Deleting: up.DeletionTimestamp != nil,
+		MaxUnavailable: 1, RequestHandover: st.Handover != v1alpha1.HandoverWait,
+		DrainTimeout:     seconds(st.Drain.TimeoutSeconds),
+		VerifyTimeout:    seconds(st.Verify.TimeoutSeconds),
+		MinReady:         seconds(st.Verify.MinReadySeconds),
+		ProgressDeadline: seconds(st.ProgressDeadlineSeconds),
+	}
+	if m := st.MaxUnavailable; m != nil {
+		p.MaxUnavailable = m.IntValue()
+		if m.Type == intstr.String {
+			p.Percent = true
+			p.MaxUnavailable, _ = strconv.Atoi(strings.TrimSuffix(m.StrVal, "%"))
+		}
+	}
+	return p
+}
+
+func seconds(s int32) time.Duration { return time.Duration(s) * time.Second }
+
+// target reads one set with its pods.
+func (s *Scene) target(ctx context.Context, r client.Reader, fresh Fresh, i int, known map[string]bool) (*plan.Target, error) {
+	spec := &s.Plan.Spec.Targets[i]
+	t := &plan.Target{Name: spec.Name}
+	set := &kruisev1beta1.StatefulSet{}
+	err := r.Get(ctx, client.ObjectKey{Namespace: s.Plan.Namespace, Name: spec.Name}, set)
+	if apierrors.IsNotFound(err) {
+		t.Gone = true
+		t.Blocked = &plan.Blocker{Reason: plan.TargetNotFound, Message: fmt.Sprintf(
+			"there is no Advanced StatefulSet (apps.kruise.io) %s in namespace %s: create it, or correct spec.targets", spec.Name, s.Plan.Namespace)}
+		return t, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.Sets[spec.Name] = set
+	s.Stale = s.Stale || !fresh.Seen(set)
+	if err := s.set(ctx, r, t, set, spec); err != nil {
+		return nil, err
+	}
+	return t, s.pods(ctx, r, fresh, i, t, set, known)
+}
+
+// set fills in what the set itself tells.
+func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *kruisev1beta1.StatefulSet, spec *v1alpha1.Target) error {
+	t.ResourceVersion = set.ResourceVersion
+	t.CurrentRevision, t.UpdateRevision = set.Status.CurrentRevision, set.Status.UpdateRevision
+	t.Partition = kruise.Partition(set)
+	t.Observed = set.Status.ObservedGeneration == set.Generation && t.UpdateRevision != ""
+	revisions, err := revisionsOf(ctx, r, set)
+	if err != nil {
+		return err
+	}
+	t.TemplateSeen = t.Observed
+	if rev := revisions[t.UpdateRevision]; rev != nil && !t.TemplateSeen {
+		t.TemplateSeen = kruise.IsTemplate(set, rev)
+	}
+	armed, err := kruise.ParseArmed(set)
+	if err != nil {
+		t.Blocked = &plan.Blocker{Reason: plan.TargetNotSupported, Message: err.Error()}
+		return nil //nolint:nilerr // shown in the plan
+	}
+	if armed != nil && armed.Plan == string(s.Plan.UID) {
+		s.Armed[t.Name] = armed
+		t.Armed, t.ArmedTerm = true, armed.Term
+		t.Settings = kruise.Applied(set, Settings(s.Plan))
+		if armed.Original.Partition != nil {
+			t.OriginalPartition = *armed.Original.Partition
+		}
+	}
+	if t.Blocked, err = s.blocked(ctx, r, set, armed, revisions); err != nil {
+		return err
+	}
+	if len(spec.Images) == 0 {
+		return nil
+	}
+	t.TemplatePending = kruise.ImagesDiffer(set, spec.Images)
+	if c := kruise.MissingContainer(set, spec.Images); c != "" {
+		b := &plan.Blocker{Reason: plan.ContainerNotFound, Message: fmt.Sprintf(
+			"StatefulSet %s has no container %s: correct spec.targets[].images; its containers are %s", t.Name, c, containers(set))}
+		t.TemplatePending, t.TemplateBlocked = true, b
+		if !t.Armed {
+			t.Blocked = b
+		}
+	}
+	t.TemplateWritten = armed != nil && armed.ImagesGeneration == s.Plan.Generation
+	t.TemplateWriter = kruise.TemplateWriter(set, FieldManager)
+	return nil
+}
+
+func containers(set *kruisev1beta1.StatefulSet) string {
+	names := make([]string, 0, len(set.Spec.Template.Spec.Containers))
+	for i := range set.Spec.Template.Spec.Containers {
+		names = append(names, set.Spec.Template.Spec.Containers[i].Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// blocked says why nothing may be written to the set.
+func (s *Scene) blocked(ctx context.Context, r client.Reader, set *kruisev1beta1.StatefulSet, armed *kruise.Armed, revisions map[string]*appsv1.ControllerRevision) (*plan.Blocker, error) {
+	if b := kruise.Unsupported(set); b != nil {
+		return b, nil
+	}
+	var others v1alpha1.UpgradePlanList
+	if err := r.List(ctx, &others, client.InNamespace(set.Namespace), client.MatchingFields{TargetIndex: set.Name}); err != nil {
+		return nil, err
+	}
+	for i := range others.Items {
+		o := &others.Items[i]
+		holds := armed != nil && armed.Plan == string(o.UID)
+		if o.UID != s.Plan.UID && (holds || s.Armed[set.Name] == nil && older(o, s.Plan)) {
+			return &plan.Blocker{Reason: plan.TargetTaken, Message: fmt.Sprintf(
+				"StatefulSet %s belongs to the older UpgradePlan %s: take it out of one of them", set.Name, o.Name)}, nil
+		}
+	}
+	if s.Armed[set.Name] != nil {
+		return nil, nil //nolint:nilnil // not blocked
+	}
+	if why := pendingNotInPlace(set, revisions); why != "" {
+		return &plan.Blocker{Reason: plan.NotInPlace, Message: fmt.Sprintf(
+			"the rollout that is under way in StatefulSet %s changes %s, which cannot be done in place: let it end, or undo it, before a plan takes the set over", set.Name, why)}, nil
+	}
+	return nil, nil //nolint:nilnil // not blocked
+}
+
+func older(a, b *v1alpha1.UpgradePlan) bool {
+	if a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.Name < b.Name
+	}
+	return a.CreationTimestamp.Before(&b.CreationTimestamp)
+}
+
+func pendingNotInPlace(set *kruisev1beta1.StatefulSet, revisions map[string]*appsv1.ControllerRevision) string {
+	from, to := revisions[set.Status.CurrentRevision], revisions[set.Status.UpdateRevision]
+	if from == nil || to == nil || from.Name == to.Name {
+		return ""
+	}
+	return kruise.NotInPlace(from, to)
+}
+
+func revisionsOf(ctx context.Context, r client.Reader, set *kruisev1beta1.StatefulSet) (map[string]*appsv1.ControllerRevision, error) {
+	var list appsv1.ControllerRevisionList
+	if err := r.List(ctx, &list, client.InNamespace(set.Namespace), client.MatchingFields{OwnerIndex: string(set.UID)}); err != nil {
+		return nil, err
+	}
+	m := make(map[string]*appsv1.ControllerRevision, len(list.Items))
+	for i := range list.Items {
+		m[list.Items[i].Name] = &list.Items[i]
+	}
+	return m, nil
+}
+
+// pods fills in the replicas of a set: one for each ordinal that it should have, and one
+// for each pod beyond (being scaled down).
+func (s *Scene) pods(ctx context.Context, r client.Reader, fresh Fresh, i int, t *plan.Target, set *kruisev1beta1.StatefulSet, known map[string]bool) error {
+	var list corev1.PodList
+	if err := r.List(ctx, &list, client.InNamespace(set.Namespace), client.MatchingFields{OwnerIndex: string(set.UID)}); err != nil {
+		return err
+	}
+	byName := make(map[string]*corev1.Pod, len(list.Items))
+	for j := range list.Items {
+		p := &list.Items[j]
+		byName[p.Name] = p
+		s.Pods[p.Name] = p
+		s.Stale = s.Stale || !fresh.Seen(p)
+	}
+	ordinals := kruise.Ordinals(set)
+	t.Replicas = len(ordinals)
+	t.Pods = make([]plan.Replica, 0, t.Replicas)
+	last := s.lastSteps(t)
+	for _, o := range ordinals {
+		name := set.Name + "-" + strconv.Itoa(o)
+		rep := s.replica(i, name, byName[name], set)
+		if l, ok := last[name]; ok {
+			rep.LastStep, rep.LastSince = l.step, l.since
+		}
+		known[ReplicaName(set.Namespace, name)] = true
+		t.Pods = append(t.Pods, rep)
+	}
+	return nil
+}
+
+type lastStep struct {
+	step  plan.Step
+	since time.Time
+}
+
+// lastSteps reads from the plan's status since when each replica is where it is; only
+// while the status speaks of the same revision.
+func (s *Scene) lastSteps(t *plan.Target) map[string]lastStep {
+	same := slices.ContainsFunc(s.Plan.Status.Targets, func(ts v1alpha1.TargetStatus) bool {
+		return ts.Name == t.Name && ts.UpdateRevision == t.UpdateRevision
+	})
+	if !same {
+		return nil
+	}
+	m := make(map[string]lastStep, len(s.Plan.Status.ReplicaStatuses))
+	for _, r := range s.Plan.Status.ReplicaStatuses {
+		if r.Since != nil {
+			m[r.Name] = lastStep{plan.ParseStep(r.Step), r.Since.Time}
+		}
+	}
+	return m
+}
+
+// replica joins a pod with what the arbiter says of its name.
+func (s *Scene) replica(i int, name string, pod *corev1.Pod, set *kruisev1beta1.StatefulSet) plan.Replica {
+	r := plan.Replica{Name: name, Target: i}
+	full := ReplicaName(set.Namespace, name)
+	if l, ok := s.View.Leases[full]; ok {
+		r.Lease = &l
+	}
+	if a, ok := s.View.State.Replica(full); ok {
+		r.Duty = duty(a.Duty)
+		r.Unhealthy = a.Health == arbiter.Unhealthy
+		if r.Lease == nil && a.Lease != nil && a.Lease.Holder != string(s.Plan.UID) {
+			r.LeasedBy = a.Lease.Holder
+		}
+		if pod != nil && a.Instance != "" && a.Instance != string(pod.UID) {
+			r.Duty = plan.Unknown // the arbiter speaks of another pod
+		}
+	}
+	if pod != nil {
+		fill(&r, pod, set, s.Plan)
+	}
+	return r
+}
+
+func duty(d arbiter.Duty) plan.Duty {
+	switch d {
+	case arbiter.DutyWorking:
+		return plan.Working
+	case arbiter.DutyIdle:
+		return plan.Idle
+	case arbiter.DutyUnknown:
+	}
+	return plan.Unknown
+}
+
+func fill(r *plan.Replica, pod *corev1.Pod, set *kruisev1beta1.StatefulSet, up *v1alpha1.UpgradePlan) {
+	gate := up.Spec.Strategy.Drain.Gate
+	r.Exists = true
+	r.Terminating = pod.DeletionTimestamp != nil
+	r.UID, r.ResourceVersion = string(pod.UID), pod.ResourceVersion
+	r.Revision, r.State = kruise.Revision(pod), kruise.State(pod)
+	r.Hold = pod.Labels[v1alpha1.HoldLabel] == "true"
+	r.Grant = pod.Labels[v1alpha1.GrantLabel] == "true"
+	r.Working = pod.Labels[up.Spec.WorkingLabel]
+	r.WorkingDefault = set.Spec.Template.Labels[up.Spec.WorkingLabel]
+	r.Note = kruise.Note(pod)
+	r.Verified = pod.Annotations[v1alpha1.VerifiedAnnotation]
+	r.Gated = slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return string(g.ConditionType) == gate })
+	if c := kruise.Condition(pod, corev1.PodConditionType(gate)); c != nil {
+		r.GateOpen, r.GateClosed = c.Status == corev1.ConditionTrue, c.Status == corev1.ConditionFalse
+		r.GateSince = c.LastTransitionTime.Time
+	}
+	if c := kruise.Condition(pod, corev1.PodReady); c != nil {
+		r.Ready = c.Status == corev1.ConditionTrue
+	}
+	r.Fit, r.FitSince = kruise.Fit(pod, gate)
+	r.UpdateDone = kruise.UpdateDone(pod)
+	if !r.Fit || !r.UpdateDone {
+		r.Trouble = kruise.Trouble(pod)
+	}
+}
+
+// Known returns the leases that the plan's pods name, for an arbiter that lost its record.
+func (s *Scene) Known() []arbiter.Lease {
+	var out []arbiter.Lease
+	for name, pod := range s.Pods {
+		n := kruise.Note(pod)
+		if n.ID == "" || n.Token < 0 {
+			continue
+		}
+		phase := arbiter.PhaseLeased
+		if pod.Labels[v1alpha1.HoldLabel] != "true" {
+			phase = arbiter.PhasePinned
+		}
+		out = append(out, arbiter.Lease{
+			ID: n.ID, Token: n.Token, Replica: ReplicaName(pod.Namespace, name), Holder: string(s.Plan.UID),
+			Instance: string(pod.UID), Phase: phase, TTL: time.Minute,
+		})
+	}
+	return out
+}
+
+// ControllerUID is the value of OwnerIndex.
+func ControllerUID(obj client.Object) []string {
+	if c := metav1.GetControllerOf(obj); c != nil && c.Kind == "StatefulSet" && strings.HasPrefix(c.APIVersion, kruisev1beta1.GroupVersion.Group+"/") {
+		return []string{string(c.UID)}
+	}
+	return nil
+}
+
+// TargetNames is the value of TargetIndex.
+func TargetNames(obj client.Object) []string {
+	up, ok := obj.(*v1alpha1.UpgradePlan)
+	if !ok {
+		return nil
+	}
+	names := make([]string, 0, len(up.Spec.Targets))
+	for i := range up.Spec.Targets {
+		names = append(names, up.Spec.Targets[i].Name)
+	}
+	return names
+}

@@ -1,0 +1,129 @@
+package plan
+
+import "time"
+
+// Decision is what to do next, and why not more.
+type Decision struct {
+	// Actions are independent of each other, or in an order in which each is safe when
+	// those before it failed.
+	Actions []Action
+	// Reason and Message are the plan's: what it does, or for whom it waits.
+	Reason  Reason
+	Message string
+	// Stalled: it will not go on unless somebody does something.
+	Stalled bool
+	// Done: nothing is left to do.
+	Done bool
+	// Targets holds, in the order of World.Targets, why each does not go on.
+	Targets []Remark
+	// Recheck is when time alone may change the decision; 0: only an event can.
+	Recheck time.Duration
+}
+
+// Remark is a target's own reason; empty while it goes on.
+type Remark struct {
+	Reason  Reason
+	Message string
+}
+
+// Action is one write, to the cluster or to the arbiter.
+type Action interface{ isAction() }
+
+// Adopt makes this upgrader the only actor for the plan.
+type Adopt struct{}
+
+// Acquire asks for up to Max leases on the candidates, best first.
+type Acquire struct {
+	Candidates []Candidate
+	Max        int
+}
+
+// Candidate is a replica for which a lease is wanted.
+type Candidate struct{ Replica, UID string }
+
+// Handover asks the arbiter to move duty from From to one of To.
+type Handover struct {
+	From string
+	To   []string
+}
+
+// ReleaseLease gives a lease back. Upgraded tells the arbiter that Revision was verified.
+type ReleaseLease struct {
+	Lease    Lease
+	Upgraded bool
+	Revision string
+}
+
+// ApplySet takes a set over, or changes its partition. Precondition: ResourceVersion.
+type ApplySet struct {
+	Target          string
+	ResourceVersion string
+	Partition       int32
+	Why             Reason
+}
+
+// WriteTemplate writes the plan's images and the partition in one patch. Precondition:
+// ResourceVersion.
+type WriteTemplate struct {
+	Target          string
+	ResourceVersion string
+	Partition       int32
+}
+
+// SetCurrentRevision makes status.currentRevision agree with the update revision.
+type SetCurrentRevision struct {
+	Target          string
+	ResourceVersion string
+	Revision        string
+}
+
+// Disarm restores what arming took over, except the partition, and removes the
+// annotation. Precondition: ResourceVersion.
+type Disarm struct {
+	Target          string
+	ResourceVersion string
+}
+
+// PatchPod changes labels, annotations and the gate of one pod in one patch.
+// Preconditions: UID and ResourceVersion. Nil means: leave it.
+type PatchPod struct {
+	Pod             string
+	UID             string
+	ResourceVersion string
+
+	Hold     *bool
+	Grant    *bool
+	Working  *string
+	State    *State
+	Note     *Note
+	Verified *string
+	// Gate opens (true) or closes (false) the plan's readiness gate. It cannot be
+	// combined with Hold, Grant or State: it goes through the status subresource.
+	Gate *bool
+	Why  Reason
+}
+
+// Commit pins the lease, unless it is pinned, and then takes the hold off the pod: the
+// point of no return. Preconditions: UID and ResourceVersion of the very version that was
+// seen to be ready for it.
+type Commit struct {
+	Pod             string
+	UID             string
+	ResourceVersion string
+	Lease           Lease
+}
+
+// Leave forgets the plan: the holder is retired, the finalizer removed.
+type Leave struct{}
+
+func (Adopt) isAction()              {}
+func (Acquire) isAction()            {}
+func (Handover) isAction()           {}
+func (ReleaseLease) isAction()       {}
+func (ApplySet) isAction()           {}
+func (WriteTemplate) isAction()      {}
+func (SetCurrentRevision) isAction() {}
+func (Disarm) isAction()             {}
+func (PatchPod) isAction()           {}
+func (Commit) isAction()             {}
+func (Leave) isAction()              {}

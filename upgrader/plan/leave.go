@@ -1,0 +1,76 @@
+package plan
+
+// leaveTarget gives the set back, step by step, and never so that Kruise would update a
+// replica because of it: partition first, observed; then the pods; then the rest.
+func (n *next) leaveTarget(i int, t *Target, sel selection, wrong *Replica) bool {
+	n.replicas(i, t, sel, wrong)
+	if n.inFlight(i, t) {
+		return false
+	}
+	if p := max(t.OriginalPartition, t.protected(nil)); t.Partition != p {
+		n.apply(t, p, Leaving)
+		n.sayOf(i, rankDoing, Leaving, "restoring the partition of %s", t.Name)
+		return false
+	}
+	if n.unhold(i, t) {
+		return false
+	}
+	n.act(Disarm{Target: t.Name, ResourceVersion: t.ResourceVersion})
+	n.sayOf(i, rankDoing, Leaving, "giving %s back", t.Name)
+	return false
+}
+
+// inFlight says whether a replica is not finished. One that failed is given up: it stays
+// as it is, and its lease ends.
+func (n *next) inFlight(i int, t *Target) bool {
+	any := false
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		switch s := StepOf(n.w, t, r, n.now); {
+		case s == StepFailed || s == StepMissing && r.Lease != nil:
+			n.release(r, false, "")
+			any = any || r.Lease != nil
+		case r.Lease != nil, r.Exists && r.marked(), s == StepReleased:
+			n.sayOf(i, rankDoing, Leaving, "finishing %s before the plan goes", r.Name)
+			any = true
+		}
+	}
+	return any
+}
+
+// unhold takes our labels off the pods. The partition protects them now.
+func (n *next) unhold(i int, t *Target) bool {
+	any := false
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		if !r.Exists || (!r.Hold && r.Verified == "") {
+			continue
+		}
+		p := n.patch(r, Leaving)
+		p.Hold, p.Verified, p.Working = ptr(false), ptr(""), &r.WorkingDefault
+		n.act(p)
+		n.sayOf(i, rankDoing, Leaving, "taking the hold off %s", r.Name)
+		any = true
+	}
+	return any
+}
+
+// leave ends the plan when every set is given back.
+func (n *next) leave(settled bool) {
+	a := &n.w.Arbiter
+	switch {
+	case a.Blocked != nil && a.Blocked.Reason != GroupNotFound:
+		n.sayBlocked(&Blocker{Reason: a.Blocked.Reason, Retry: a.Blocked.Retry, Message: "the plan's leases cannot be released: " + a.Blocked.Message})
+		return
+	case a.Blocked == nil && !a.Adopted:
+		n.act(Adopt{})
+		return
+	}
+	for _, l := range a.Orphans {
+		n.act(ReleaseLease{Lease: l})
+	}
+	if settled && n.leases == 0 {
+		n.act(Leave{})
+		n.say(rankDoing, Leaving, "every target is given back")
+	}
+}

@@ -1,0 +1,54 @@
+package plan
+
+// Reason says in one word why a plan, target or replica is where it is. The set is closed;
+// the same word stands in conditions, events, metrics and logs.
+type Reason string
+
+// The reasons. Each names what is being waited for.
+const (
+	Complete             Reason = "Complete"
+	Paused               Reason = "Paused"
+	Leaving              Reason = "Leaving"
+	Arming               Reason = "Arming"
+	Holding              Reason = "Holding"
+	WritingTemplate      Reason = "WritingTemplate"
+	WaitingForKruise     Reason = "WaitingForKruise"
+	WaitingForPod        Reason = "WaitingForPod"
+	WaitingForDuty       Reason = "WaitingForDuty"
+	WaitingForLease      Reason = "WaitingForLease"
+	WaitingForHandover   Reason = "WaitingForHandover"
+	HandoverRefused      Reason = "HandoverRefused"
+	AcquiringLeases      Reason = "AcquiringLeases"
+	Draining             Reason = "Draining"
+	Selecting            Reason = "Selecting"
+	Releasing            Reason = "Releasing"
+	Updating             Reason = "Updating"
+	Verifying            Reason = "Verifying"
+	Readmitting          Reason = "Readmitting"
+	Undoing              Reason = "Undoing"
+	Finishing            Reason = "Finishing"
+	ReplicaFailed        Reason = "ReplicaFailed"
+	ArbiterUnreachable   Reason = "ArbiterUnreachable"
+	ArbiterDenied        Reason = "ArbiterDenied"
+	ArbiterFrozen        Reason = "ArbiterFrozen"
+	ArbiterNotSupported  Reason = "ArbiterNotSupported"
+	ArbiterConfigInvalid Reason = "ArbiterConfigInvalid"
+	GroupNotFound        Reason = "GroupNotFound"
+	UnknownReplica       Reason = "UnknownReplica"
+	TargetNotFound       Reason = "TargetNotFound"
+	TargetNotSupported   Reason = "TargetNotSupported"
+	TargetTaken          Reason = "TargetTaken"
+	ContainerNotFound    Reason = "ContainerNotFound"
+	NotInPlace           Reason = "NotInPlace"
+	TemplateContested    Reason = "TemplateContested"
+	TemplateRefused      Reason = "TemplateRefused"
+
+	// The pod's own reasons, as far as they are not the kubelet's words.
+	SameDigest     Reason = "SameDigest"
+	Unschedulable  Reason = "Unschedulable"
+	NotReady       Reason = "NotReady"
+	LeaseLost      Reason = "LeaseLost"
+	DutyChanged    Reason = "DutyChanged"
+	PodReplaced    Reason = "PodReplaced"
+	WrongPodChosen Reason = "WrongPodChosen"
+)

@@ -1,0 +1,247 @@
+package plan
+
+// replicas moves each replica of t that is on its way by one step. It returns true while
+// any of them can still be taken back, or is being.
+func (n *next) replicas(i int, t *Target, sel selection, wrong *Replica) bool {
+	moving := false
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		switch s := StepOf(n.w, t, r, n.now); s {
+		case StepProtected, StepUpgraded:
+			n.tend(r)
+		case StepMissing:
+			n.missing(i, r)
+		case StepUndoing:
+			moving = true
+			n.undo(i, t, r, Undoing)
+		case StepLeased, StepDraining, StepSelected:
+			moving = true
+			n.forward(i, t, r, s, sel[j], wrong)
+		case StepReleased:
+			n.sayUpgrading(i, t, r)
+		case StepFailed:
+			n.failed(i, t, r)
+		case StepVerifying:
+			n.verify(i, t, r)
+		case StepReadmitting:
+			n.readmit(i, t, r)
+		case StepNone:
+		}
+	}
+	return moving
+}
+
+func (n *next) patch(r *Replica, why Reason) PatchPod {
+	return PatchPod{Pod: r.Name, UID: r.UID, ResourceVersion: r.ResourceVersion, Why: why}
+}
+
+// label is the value that the working label should have; "" while nobody knows.
+func (n *next) label(r *Replica) string {
+	switch {
+	case n.w.Arbiter.Blocked != nil || n.w.Policy.Deleting:
+		return ""
+	case r.Duty == Idle || r.Lease != nil:
+		return "false"
+	default:
+		return "true"
+	}
+}
+
+// tend keeps the label and the gate of a replica that is not on its way in line.
+func (n *next) tend(r *Replica) {
+	p := n.patch(r, "")
+	if l := n.label(r); l != "" && l != r.Working {
+		p.Working = &l
+	}
+	if r.Gated && !r.GateOpen && r.Lease == nil {
+		p.Gate = ptr(true)
+	}
+	if p.Working != nil || p.Gate != nil {
+		n.act(p)
+	}
+}
+
+func (n *next) missing(i int, r *Replica) {
+	n.sayOf(i, rankWaiting, WaitingForPod, "%s has no running pod", r.Name)
+}
+
+// undoReason says why r, which is leased but not released, must be given back; "" if it
+// need not be.
+func (n *next) undoReason(t *Target, r *Replica) Reason {
+	switch {
+	case n.w.Policy.Deleting:
+		return Leaving
+	case n.w.Policy.Paused:
+		return Paused
+	case t.TemplatePending:
+		return WritingTemplate
+	case r.Lease == nil || r.Lease.Lost:
+		return LeaseLost
+	case r.Lease.Instance != r.UID:
+		return PodReplaced
+	case r.Duty == Working:
+		return DutyChanged
+	}
+	return ""
+}
+
+// forward moves a leased replica towards its release, or undoes.
+func (n *next) forward(i int, t *Target, r *Replica, s Step, selected bool, wrong *Replica) {
+	why := n.undoReason(t, r)
+	if why == "" && wrong != nil {
+		why = WrongPodChosen
+	}
+	switch {
+	case why != "":
+		n.undo(i, t, r, why)
+	case !r.Lease.Valid:
+		n.sayOf(i, rankDoing, WaitingForLease, "the lease on %s is being confirmed", r.Name)
+	case s == StepLeased:
+		p := n.patch(r, Draining)
+		p.Note = &Note{ID: r.Lease.ID, Token: r.Lease.Token}
+		if r.Working != "false" {
+			p.Working = ptr("false")
+		}
+		if !r.Gated {
+			p.Grant = ptr(true)
+		} else if !r.GateClosed {
+			p.Gate = ptr(false)
+		}
+		n.act(p)
+		n.sayOf(i, rankDoing, Draining, "preparing %s", r.Name)
+	case s == StepDraining:
+		n.after(n.w.Policy.DrainTimeout - n.now.Sub(r.GateSince))
+		n.sayOf(i, rankDoing, Draining, "draining %s", r.Name)
+	case !r.Grant:
+		p := n.patch(r, Selecting)
+		p.Grant = ptr(true)
+		n.act(p)
+		n.sayOf(i, rankDoing, Selecting, "selecting %s", r.Name)
+	case selected && r.Hold && r.State == StatePreparingUpdate && n.w.Arbiter.Blocked == nil:
+		n.act(Commit{Pod: r.Name, UID: r.UID, ResourceVersion: r.ResourceVersion, Lease: *r.Lease})
+		n.sayOf(i, rankDoing, Releasing, "releasing the hold of %s", r.Name)
+	default:
+		n.sayOf(i, rankDoing, Selecting, "Kruise has not yet chosen %s", r.Name)
+	}
+}
+
+// undo gives a replica back: the pod first, the lease last. The partition was raised
+// before (guard), because r does not count as selected any more.
+func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
+	n.sayOf(i, rankDoing, Undoing, "taking %s back (%s)", r.Name, why)
+	if r.marked() {
+		p := n.patch(r, why)
+		p.Grant, p.Note = ptr(false), &Note{}
+		if r.State == StatePreparingUpdate && !t.isNew(r) {
+			p.State = ptr(StateNormal) // Kruise leaves it there for ever otherwise
+		}
+		n.act(p)
+		return
+	}
+	if r.Gated && !r.GateOpen {
+		p := n.patch(r, why)
+		p.Gate = ptr(true)
+		n.act(p)
+		return
+	}
+	n.release(r, false, "")
+}
+
+func (n *next) release(r *Replica, upgraded bool, revision string) {
+	if r.Lease == nil || !n.w.Arbiter.Adopted || n.w.Arbiter.Blocked != nil {
+		return
+	}
+	n.act(ReleaseLease{Lease: *r.Lease, Upgraded: upgraded, Revision: revision})
+}
+
+func (n *next) sayUpgrading(i int, t *Target, r *Replica) {
+	n.after(n.w.Policy.VerifyTimeout - r.elapsed(StepReleased, n.now))
+	if r.Trouble != nil {
+		n.sayOf(i, rankBlocked, r.Trouble.Reason, "%s: %s", r.Name, r.Trouble.Message)
+		return
+	}
+	n.sayOf(i, rankDoing, Updating, "Kruise is updating %s to %s", r.Name, t.UpdateRevision)
+}
+
+// failed says what became of a replica that did not become well. It stays pinned, so
+// that it gets no duty; a new template lets it go first.
+func (n *next) failed(i int, t *Target, r *Replica) {
+	if t.isNew(r) && n.verified(r) {
+		n.verify(i, t, r)
+		return
+	}
+	reason, message := NotReady, "it did not become ready"
+	if r.Trouble != nil {
+		reason, message = r.Trouble.Reason, r.Trouble.Message
+	}
+	n.sayOf(i, rankStalled, ReplicaFailed, "%s failed at %s: %s: %s; it stays out of duty: set an image that works, or mend the pod, and the plan goes on",
+		r.Name, t.UpdateRevision, reason, message)
+}
+
+// verified says whether r runs its new images, is ready apart from our gate, and has
+// been so for long enough.
+func (n *next) verified(r *Replica) bool {
+	if r.State == StateUpdating || !r.UpdateDone || !r.Fit || r.Unhealthy || r.State == StatePreparingUpdate {
+		return false
+	}
+	if left := n.w.Policy.MinReady - n.now.Sub(r.FitSince); left > 0 {
+		n.after(left)
+		return false
+	}
+	return true
+}
+
+// verify checks a replica at the update revision. One that got there without us (a lost
+// pod that came back new) is leased first, unless it works already.
+func (n *next) verify(i int, t *Target, r *Replica) {
+	if !n.verified(r) {
+		n.after(n.w.Policy.VerifyTimeout - r.elapsed(StepVerifying, n.now))
+		if r.Trouble != nil {
+			n.sayOf(i, rankBlocked, r.Trouble.Reason, "%s: %s", r.Name, r.Trouble.Message)
+			return
+		}
+		n.sayOf(i, rankDoing, Verifying, "%s is not yet well at %s", r.Name, t.UpdateRevision)
+		return
+	}
+	if r.Lease == nil && !r.released() && r.Duty != Working {
+		n.sayOf(i, rankWaiting, Verifying, "%s came back at %s without an upgrade and is verified under a lease", r.Name, t.UpdateRevision)
+		return
+	}
+	p := n.patch(r, Readmitting)
+	p.Verified = &t.UpdateRevision
+	if r.Note.ID != "" {
+		p.Note = &Note{}
+	}
+	if r.Grant {
+		p.Grant = ptr(false)
+	}
+	if !r.Hold {
+		p.Hold = ptr(true)
+		if r.State != StateUpdated {
+			p.State = ptr(StateUpdated) // so that Kruise confirms this hold, too
+		}
+	}
+	n.act(p)
+	n.sayOf(i, rankDoing, Readmitting, "%s is well at %s", r.Name, t.UpdateRevision)
+}
+
+// readmit gives a verified replica back to duty: Kruise's state first, then the gate,
+// then the lease.
+func (n *next) readmit(i int, t *Target, r *Replica) {
+	switch {
+	case r.marked():
+		p := n.patch(r, Readmitting)
+		p.Grant, p.Note = ptr(false), &Note{}
+		n.act(p)
+	case r.unconfirmed():
+		n.sayOf(i, rankWaiting, Readmitting, "Kruise has not yet seen the hold of %s", r.Name)
+		return
+	case r.Gated && !r.GateOpen:
+		p := n.patch(r, Readmitting)
+		p.Gate = ptr(true)
+		n.act(p)
+	default:
+		n.release(r, true, t.UpdateRevision)
+	}
+	n.sayOf(i, rankDoing, Readmitting, "giving %s back", r.Name)
+}

@@ -1,0 +1,332 @@
+package plan
+
+// target decides about set i alone. It returns true when there is nothing left to do to
+// the set before its replicas may be leased.
+func (n *next) target(i int) bool {
+	t := &n.w.Targets[i]
+	if t.Blocked != nil {
+		n.blocked(i, t)
+		return t.Gone || !t.Armed
+	}
+	if !t.Armed {
+		return n.arm(i, t)
+	}
+	sel, wrong := n.selection(t)
+	if n.guard(i, t, sel) {
+		return false
+	}
+	if n.w.Policy.Deleting {
+		return n.leaveTarget(i, t, sel, wrong)
+	}
+	if n.hold(i, t) {
+		return false
+	}
+	moving := n.replicas(i, t, sel, wrong)
+	if n.template(i, t, moving) {
+		return false
+	}
+	if n.lower(i, t, sel) || n.finish(i, t, moving) {
+		return false
+	}
+	n.offer(t)
+	return true
+}
+
+func (n *next) blocked(i int, t *Target) {
+	if n.w.Policy.Deleting && (t.Gone || !t.Armed) {
+		return
+	}
+	k := rankStalled
+	if t.Blocked.Retry {
+		k = rankBlocked
+	}
+	n.sayOf(i, k, t.Blocked.Reason, "%s", t.Blocked.Message)
+}
+
+// arm takes the set over. Nothing is written before the arbiter has answered: a plan
+// whose arbiter cannot be reached leaves its targets alone.
+func (n *next) arm(i int, t *Target) bool {
+	if n.w.Policy.Deleting {
+		return true
+	}
+	if n.w.Arbiter.Blocked != nil || !n.w.Arbiter.Adopted {
+		return false
+	}
+	partition := Parked
+	if p := t.protected(nil); p > 0 && !t.uniform() {
+		partition = p // a rollout is under way: it stops where it stands
+	}
+	n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: partition, Why: Arming})
+	n.sayOf(i, rankDoing, Arming, "taking over %s", t.Name)
+	return false
+}
+
+// uniform says whether no rollout is under way: every pod is at the one revision.
+func (t *Target) uniform() bool {
+	if t.CurrentRevision != t.UpdateRevision || !t.TemplateSeen {
+		return false
+	}
+	for j := range t.Pods {
+		if r := &t.Pods[j]; r.Exists && !t.isNew(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// selection is the set of replicas that Kruise may update: the bits of the ordinal slots
+// of t, so that nothing is allocated for those that do not move.
+type selection map[int]bool
+
+// selection returns which replicas are selected, and why the selected ones that are not
+// yet released must all be taken back, if so: Kruise chose a pod that is not ours.
+func (n *next) selection(t *Target) (selection, *Replica) {
+	var sel selection
+	for j := range t.Pods {
+		if r := &t.Pods[j]; n.selected(t, r) {
+			if sel == nil {
+				sel = selection{}
+			}
+			sel[j] = true
+		}
+	}
+	if t.Partition >= t.protected(nil) {
+		return sel, nil // Kruise can choose nobody: what is marked is a leftover
+	}
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		if r.Exists && r.State == StatePreparingUpdate && !t.isNew(r) && !sel[j] && t.TemplateSeen && t.Observed {
+			for k := range sel {
+				if !t.Pods[k].released() {
+					delete(sel, k)
+				}
+			}
+			return sel, r
+		}
+	}
+	return sel, nil
+}
+
+// selected says whether Kruise may update r: it is released, or it is leased, drained,
+// granted and nothing speaks against it.
+func (n *next) selected(t *Target, r *Replica) bool {
+	if t.isNew(r) || !r.Exists || r.Terminating {
+		return false
+	}
+	if r.released() {
+		return true
+	}
+	return r.Grant && r.noted() && r.Lease.Valid && r.drained(n.w, n.now) && n.undoReason(t, r) == ""
+}
+
+// protected is the number of replicas that are neither selected nor at the update
+// revision: no write of ours sets the partition below it. While Kruise has not seen the
+// template it is all of them.
+func (t *Target) protected(sel selection) int32 {
+	if !t.TemplateSeen {
+		return int32(len(t.Pods)) //nolint:gosec // a set has fewer replicas than 2^31
+	}
+	p := len(t.Pods) - len(sel)
+	for j := range t.Pods {
+		if t.isNew(&t.Pods[j]) {
+			p--
+		}
+	}
+	return int32(max(p, 0)) //nolint:gosec // see above
+}
+
+// guard does what comes before everything else: raise the partition, wait for Kruise to
+// have seen the set, and put a new leader's term on it.
+func (n *next) guard(i int, t *Target, sel selection) bool {
+	if p := t.protected(sel); t.Partition < p {
+		n.apply(t, p, WaitingForKruise)
+		n.sayOf(i, rankDoing, Undoing, "raising the partition of %s from %d to %d", t.Name, t.Partition, p)
+		return true
+	}
+	if !t.Observed || !t.TemplateSeen {
+		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet seen the latest change of %s", t.Name)
+		return true
+	}
+	if !n.w.Policy.Deleting && !n.w.Arbiter.Adopted && t.busy() {
+		n.hold(i, t) // a hold is safe at any time; the rest waits for the adoption
+		return true
+	}
+	if (t.ArmedTerm != n.w.Term || !t.Settings) && (t.busy() || n.w.Policy.Deleting) {
+		n.apply(t, t.Partition, Arming)
+		n.sayOf(i, rankDoing, Arming, "taking over %s", t.Name)
+		return true
+	}
+	return false
+}
+
+// busy says whether anything at all is to be done to the set or its pods.
+func (t *Target) busy() bool {
+	if t.active() {
+		return true
+	}
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		if r.Lease != nil || r.Exists && (!t.isNew(r) || r.Verified != t.UpdateRevision || r.marked() || r.needsHold()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *next) apply(t *Target, partition int32, why Reason) {
+	n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: partition, Why: why})
+}
+
+// hold puts the hold on every pod that lacks it, together with the state Updated: Kruise
+// makes Normal of that only when it has seen the hold (refreshPodState), which proves
+// that its cache of the pods knows it; observedGeneration proves the cache of sets alone.
+func (n *next) hold(i int, t *Target) bool {
+	proven := t.uniform()
+	any := false
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		if !r.needsHold() {
+			continue
+		}
+		p := n.patch(r, Holding)
+		p.Hold, p.State = ptr(true), ptr(StateUpdated)
+		if r.Grant {
+			p.Grant = ptr(false)
+		}
+		if l := n.label(r); l != "" && l != r.Working {
+			p.Working = &l
+		}
+		if proven {
+			p.Verified = &t.UpdateRevision
+		}
+		n.act(p)
+		n.sayOf(i, rankDoing, Holding, "putting the hold on %s", r.Name)
+		any = true
+	}
+	return any
+}
+
+// template writes the images of the plan, once no replica is on its way that can still
+// be taken back and every hold is confirmed.
+func (n *next) template(i int, t *Target, moving bool) bool {
+	switch {
+	case !t.TemplatePending:
+		return false
+	case t.TemplateBlocked != nil:
+		n.sayOf(i, rankStalled, t.TemplateBlocked.Reason, "%s", t.TemplateBlocked.Message)
+		return true
+	case t.TemplateWritten:
+		n.sayOf(i, rankStalled, TemplateContested, "%s wrote other images to %s after this plan had set its own: "+
+			"take the images out of the plan, or out of what %s applies", t.writer(), t.Name, t.writer())
+		return true
+	case n.w.Policy.Paused:
+		return true
+	case n.w.Arbiter.Blocked != nil:
+		return true
+	case moving || t.awaits() != nil:
+		n.sayOf(i, rankWaiting, WaitingForKruise, "the new template of %s is written when every hold is confirmed", t.Name)
+		return true
+	}
+	n.act(WriteTemplate{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: int32(len(t.Pods))}) //nolint:gosec // a set has fewer replicas than 2^31
+	n.sayOf(i, rankDoing, WritingTemplate, "writing the images to %s", t.Name)
+	return true
+}
+
+func (t *Target) writer() string {
+	if t.TemplateWriter == "" {
+		return "somebody"
+	}
+	return t.TemplateWriter
+}
+
+// awaits returns a replica whose hold Kruise has not confirmed, or that is being undone.
+func (t *Target) awaits() *Replica {
+	for j := range t.Pods {
+		if r := &t.Pods[j]; r.unconfirmed() && r.Lease == nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// lower lets Kruise have the selected replicas. It waits for those that are about to
+// join them, so that one batch costs one patch.
+func (n *next) lower(i int, t *Target, sel selection) bool {
+	p := t.protected(sel)
+	if len(sel) == 0 || t.Partition <= p {
+		return false
+	}
+	for j := range t.Pods {
+		if r := &t.Pods[j]; r.Lease != nil && !t.isNew(r) && !sel[j] && r.Exists && !r.Gated && !r.Terminating {
+			return false
+		}
+	}
+	if w := t.awaits(); w != nil {
+		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet confirmed the hold of %s", w.Name)
+		return false
+	}
+	n.apply(t, p, Selecting)
+	n.sayOf(i, rankDoing, Selecting, "setting the partition of %s from %d to %d", t.Name, t.Partition, p)
+	return true
+}
+
+// finish ends the rollout of the set: status.currentRevision must agree, or a lost pod
+// would come back at the old revision; then the partition is parked.
+func (n *next) finish(i int, t *Target, moving bool) bool {
+	if moving || t.TemplatePending || !n.allUpgraded(t) {
+		return false
+	}
+	if t.CurrentRevision != t.UpdateRevision {
+		if t.allReady() {
+			n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet concluded the rollout of %s", t.Name)
+			return true
+		}
+		n.act(SetCurrentRevision{Target: t.Name, ResourceVersion: t.ResourceVersion, Revision: t.UpdateRevision})
+		n.sayOf(i, rankDoing, Finishing, "concluding the rollout of %s", t.Name)
+		return true
+	}
+	if t.Partition != Parked {
+		n.apply(t, Parked, Finishing)
+		n.sayOf(i, rankDoing, Finishing, "parking the partition of %s", t.Name)
+		return true
+	}
+	return false
+}
+
+func (n *next) allUpgraded(t *Target) bool {
+	for j := range t.Pods {
+		if StepOf(n.w, t, &t.Pods[j], n.now) != StepUpgraded {
+			return false
+		}
+	}
+	return true
+}
+
+// allReady says whether Kruise concludes the rollout by itself (completeRollingUpdate
+// wants every replica ready).
+func (t *Target) allReady() bool {
+	for j := range t.Pods {
+		if r := &t.Pods[j]; !r.Exists || !r.Ready {
+			return false
+		}
+	}
+	return true
+}
+
+// offer names the replicas of t on which a lease may be asked for.
+func (n *next) offer(t *Target) {
+	if t.TemplatePending || t.awaits() != nil {
+		return
+	}
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		if !r.Exists || r.Terminating || !r.idle() || (r.marked() && !t.isNew(r)) {
+			continue
+		}
+		if s := StepOf(n.w, t, r, n.now); s == StepProtected || s == StepVerifying {
+			n.candidates = append(n.candidates, r)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,218 @@
+package plan
+
+import "time"
+
+// Parked is the partition of a set that is not being rolled out: Kruise updates nothing,
+// also after a scale-up.
+const Parked int32 = 2147483647
+
+// Duty is what the arbiter says of a replica.
+type Duty int
+
+// Unknown is treated as Working, always.
+const (
+	Unknown Duty = iota
+	Working
+	Idle
+)
+
+// String returns the duty as it stands in a plan's status.
+func (d Duty) String() string {
+	switch d {
+	case Working:
+		return "Working"
+	case Idle:
+		return "Idle"
+	case Unknown:
+	}
+	return "Unknown"
+}
+
+// State is Kruise's lifecycle state of a pod (label lifecycle.apps.kruise.io/state).
+type State string
+
+// The states that matter here. A pod that was created before lifecycle hooks were in use
+// has StateAbsent.
+const (
+	StateAbsent          State = ""
+	StateNormal          State = "Normal"
+	StatePreparingUpdate State = "PreparingUpdate"
+	StateUpdating        State = "Updating"
+	StateUpdated         State = "Updated"
+)
+
+// World is everything that a decision depends on, read at one moment.
+type World struct {
+	Policy  Policy
+	Arbiter Arbiter
+	// Term is the leadership term of this upgrader.
+	Term int64
+	// Targets in the order of the plan.
+	Targets []Target
+	// LastProgress is when a replica last took a step forward; zero: never.
+	LastProgress time.Time
+}
+
+// Policy is the plan's spec, with defaults filled in.
+type Policy struct {
+	Paused   bool
+	Deleting bool
+	// MaxUnavailable is the batch limit, at least 1. Percent says that it is one.
+	MaxUnavailable int
+	Percent        bool
+	// RequestHandover: ask the arbiter to move duty; otherwise wait.
+	RequestHandover  bool
+	DrainTimeout     time.Duration
+	VerifyTimeout    time.Duration
+	MinReady         time.Duration
+	ProgressDeadline time.Duration
+}
+
+// Arbiter is the state of the conversation with the arbiter.
+type Arbiter struct {
+	// Blocked says why nothing can be asked of the arbiter now; nil: all is well.
+	Blocked *Blocker
+	// Adopted: the leases were adopted in this term.
+	Adopted bool
+	// Frozen: the arbiter lost its record and grants nothing yet.
+	Frozen bool
+	// Refused is set while the last request for leases was refused and nothing has
+	// changed since; then asking again is useless before RetryAt (zero: until a change).
+	Refused *Blocker
+	RetryAt time.Time
+	// HandoverFrom is the replica whose handover was accepted and is awaited.
+	HandoverFrom string
+	// HandoverRefused is as Refused, for handovers.
+	HandoverRefused *Blocker
+	// Orphans are leases of this plan on replicas that no target has any more.
+	Orphans []Lease
+}
+
+// Blocker is something that stands in the way, and what to do about it.
+type Blocker struct {
+	Reason  Reason
+	Message string
+	// Retry: it may pass without anybody doing anything, so it is no stall yet.
+	Retry bool
+}
+
+// Target is one Advanced StatefulSet.
+type Target struct {
+	Name string
+	// Blocked: the target is missing or cannot be served. Nothing is written to it.
+	Blocked *Blocker
+	// Gone: there is no such set.
+	Gone bool
+
+	ResourceVersion string
+	// Observed: Kruise has seen the current generation of the set.
+	Observed bool
+	// Replicas is the number that the set should have.
+	Replicas        int
+	CurrentRevision string
+	UpdateRevision  string
+	Partition       int32
+
+	// Armed: the set carries our annotation. The fields below it are meaningless otherwise.
+	Armed bool
+	// ArmedTerm is the leadership term written in it.
+	ArmedTerm int64
+	// OriginalPartition is what the partition was before.
+	OriginalPartition int32
+	// Settings: hook, priorities, update policy and maxUnavailable are as they must be.
+	Settings bool
+
+	// TemplatePending: the template does not have the images that the plan wants.
+	TemplatePending bool
+	// TemplateBlocked says why the images cannot be written, e.g. for want of a container.
+	TemplateBlocked *Blocker
+	// TemplateSeen: Kruise's UpdateRevision is that of the set's present template. While
+	// it is not, nothing counts as upgraded.
+	TemplateSeen bool
+	// TemplateWritten: this generation of the plan wrote its images already, so that
+	// TemplatePending means that somebody else wrote others.
+	TemplateWritten bool
+	// TemplateWriter names who wrote the template last, if it was not us.
+	TemplateWriter string
+
+	// Pods holds one entry for each ordinal, also for those without a pod, by ordinal.
+	Pods []Replica
+}
+
+// Replica is one ordinal of a target.
+type Replica struct {
+	// Name is the pod's name.
+	Name string
+	// Target is the index of its target in World.Targets.
+	Target int
+
+	// Exists is false while there is no pod; then only Duty, Health and Lease count.
+	Exists          bool
+	Terminating     bool
+	UID             string
+	ResourceVersion string
+	Revision        string
+	State           State
+
+	Hold  bool
+	Grant bool
+	// Working is the value of the working label: "true", "false" or "".
+	Working string
+	// WorkingDefault is the label's value in the template, which a given back pod gets.
+	WorkingDefault string
+	// Note is the lease that is written on the pod.
+	Note Note
+	// Verified is the revision that was verified on this pod.
+	Verified string
+
+	// Gated: the pod declares the plan's readiness gate.
+	Gated bool
+	// GateOpen and GateClosed: the condition is True, is False; neither: it is not there.
+	GateOpen   bool
+	GateClosed bool
+	// GateSince is when the gate's condition last changed.
+	GateSince time.Time
+
+	// Ready is the pod's own Ready condition.
+	Ready bool
+	// Fit: ready apart from the plan's gate, since FitSince.
+	Fit      bool
+	FitSince time.Time
+	// UpdateDone: every container that the last in-place update changed runs its new image.
+	UpdateDone bool
+	// Trouble is the pod's own reason for not becoming ready (ImagePullBackOff, …).
+	Trouble *Blocker
+	// LastStep is the step that the plan's status shows for the present update revision,
+	// and LastSince when the replica came to it. StepNone: not known.
+	LastStep  Step
+	LastSince time.Time
+
+	Duty Duty
+	// Unhealthy: the application says that it is not fit for duty.
+	Unhealthy bool
+	// Lease of this plan on the replica's name.
+	Lease *Lease
+	// LeasedBy is the holder of a lease that is not ours.
+	LeasedBy string
+}
+
+// Note is the lease that a pod's annotation names.
+type Note struct {
+	ID    string
+	Token int64
+}
+
+// Lease is the arbiter's promise, as the upgrader knows it.
+type Lease struct {
+	ID      string
+	Replica string
+	Token   int64
+	Pinned  bool
+	// Valid: surely in force at this moment. Always true for a pin.
+	Valid bool
+	// Lost: it was in force and is not any more, as far as we can be sure. A lease that is
+	// neither was granted just now and is about to be confirmed.
+	Lost bool
+	// Instance is the pod UID for which it was granted.
+	Instance string
+}

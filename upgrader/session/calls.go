@@ -1,0 +1,236 @@
+package session
+
+import (
+	"context"
+	"fmt"
+
+	"offduty.dev/arbiter/client"
+	"offduty.dev/upgrader/plan"
+)
+
+// Adopt makes this upgrader the only one that acts for the plan. known are the leases
+// that the plan's pods name, for an arbiter that lost its record.
+func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
+	if err := s.checkPins(ctx); err != nil {
+		return err
+	}
+	term, identity, err := s.cfg.Leader(ctx)
+	if err != nil {
+		return fmt.Errorf("adopt the leases of plan %s: %w", s.key.Plan, err)
+	}
+	a, no, err := s.conn.Adopt(ctx, s.key.Group, s.key.Holder, term, identity, known)
+	if err != nil {
+		return err
+	}
+	if no != nil {
+		return fmt.Errorf("adopt the leases of plan %s in term %d: another upgrader leads: %s", s.key.Plan, term, no)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.leases
+	s.adopted, s.token, s.leases, s.request = true, a.Token, map[string]*held{}, ""
+	for _, l := range a.Leases {
+		s.track(l)
+	}
+	for name, h := range old {
+		if s.leases[name] == nil || s.leases[name].ID != h.ID {
+			s.renewer.Forget(h.ID)
+		}
+	}
+	return nil
+}
+
+// checkPins refuses an arbiter that cannot keep promise 1.
+func (s *Session) checkPins(ctx context.Context) error {
+	s.mu.Lock()
+	ok := s.supported
+	s.mu.Unlock()
+	if ok {
+		return nil
+	}
+	c, err := s.conn.Capabilities(ctx, s.key.Group)
+	if err != nil {
+		return err
+	}
+	if c.Leases != client.LeasesPinned {
+		return &Unsupported{fmt.Sprintf("the arbiter at %s (%s) gives no pinned leases for group %s: without them a replica could be called to duty while it is upgraded",
+			s.key.Address, c.Implementation, s.key.Group)}
+	}
+	s.mu.Lock()
+	s.supported = true
+	s.mu.Unlock()
+	return nil
+}
+
+// Unsupported is the error for an arbiter that cannot do what a plan needs.
+type Unsupported struct{ message string }
+
+func (u *Unsupported) Error() string { return u.message }
+
+// track notes a lease. The caller holds the lock.
+func (s *Session) track(l client.Lease) {
+	h := s.leases[l.Replica]
+	if h == nil || h.ID != l.ID {
+		h = &held{}
+		s.leases[l.Replica] = h
+	}
+	h.Lease = l
+	h.gone = l.Phase == client.PhaseExpired
+	s.renewer.Track(l)
+}
+
+// Acquire asks for up to most leases. A refusal is remembered until the group's state
+// changes.
+func (s *Session) Acquire(ctx context.Context, candidates []client.Candidate, most int) (granted []string, err error) {
+	state, _, _ := s.watcher.State()
+	s.mu.Lock()
+	if s.request == "" {
+		s.request = newRequestID()
+	}
+	r := client.AcquireRequest{
+		Group: s.key.Group, Holder: s.key.Holder, Token: s.token, RequestID: s.request,
+		Candidates: candidates, Max: most, TTL: s.cfg.TTL,
+	}
+	s.mu.Unlock()
+	res, no, err := s.conn.Acquire(ctx, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		// Some leases may have been granted: adopting again tells which.
+		s.adopted = false
+		return nil, err
+	}
+	s.request = ""
+	if no != nil {
+		return nil, s.refuse(&s.refused, state, no, "")
+	}
+	for _, l := range res.Leases {
+		s.track(l)
+		granted = append(granted, l.Replica)
+	}
+	s.refused = nil
+	if len(granted) < most {
+		s.noteRefusals(state, candidates, res.Refusals)
+	}
+	return granted, nil
+}
+
+// noteRefusals remembers the first refusal, in the order of the candidates.
+func (s *Session) noteRefusals(state client.GroupState, candidates []client.Candidate, refusals map[string]client.Refusal) {
+	for _, c := range candidates {
+		if no, ok := refusals[c.Replica]; ok {
+			_ = s.refuse(&s.refused, state, &no, short(c.Replica))
+			return
+		}
+	}
+}
+
+// refuse remembers a refusal; a stale token means that we must adopt again first.
+func (s *Session) refuse(to **refused, state client.GroupState, no *client.Refusal, replica string) error {
+	if no.Reason == client.ReasonStaleToken {
+		s.adopted = false
+		return fmt.Errorf("plan %s: %s", s.key.Plan, no)
+	}
+	message := "the arbiter grants no lease"
+	if replica != "" {
+		message += " on " + replica
+	}
+	r := &refused{epoch: state.Epoch, revision: state.Revision}
+	r.Blocker = plan.Blocker{Reason: plan.WaitingForLease, Retry: true, Message: message + ": " + no.String()}
+	if no.RetryAfter > 0 {
+		r.retry = s.cfg.Now().Add(no.RetryAfter)
+	}
+	*to = r
+	return nil
+}
+
+// Pin makes the lease on replica one that does not expire. ok is false when the arbiter
+// refused; the lease then is as it was, or lost.
+func (s *Session) Pin(ctx context.Context, l plan.Lease) (ok bool, why string, err error) {
+	pinned, no, err := s.conn.Pin(ctx, s.key.Group, client.LeaseRef{ID: l.ID, Token: l.Token}, l.Instance)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
+		return false, "", err
+	case no == nil:
+		s.track(pinned)
+		return true, "", nil
+	}
+	switch no.Reason {
+	case client.ReasonStaleToken:
+		s.adopted = false
+	case client.ReasonLeaseLost, client.ReasonInstanceChanged, client.ReasonNotIdle:
+		if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
+			h.gone = true
+		}
+	default:
+	}
+	return false, no.String(), nil
+}
+
+// Release gives a lease back.
+func (s *Session) Release(ctx context.Context, l plan.Lease, outcome client.Outcome, revision string) error {
+	no, err := s.conn.Release(ctx, s.key.Group, client.LeaseRef{ID: l.ID, Token: l.Token}, outcome, revision)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if no != nil {
+		if no.Reason == client.ReasonStaleToken {
+			s.adopted = false
+		}
+		return fmt.Errorf("release the lease on %s: %s", l.Replica, no)
+	}
+	if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
+		delete(s.leases, l.Replica)
+		s.renewer.Forget(l.ID)
+	}
+	s.refused = nil
+	return nil
+}
+
+// Handover asks to move duty from a replica to one of the candidates.
+func (s *Session) Handover(ctx context.Context, from string, candidates []string) (successor string, err error) {
+	state, _, _ := s.watcher.State()
+	s.mu.Lock()
+	r := client.HandoverRequest{Group: s.key.Group, Holder: s.key.Holder, Token: s.token, From: from, Candidates: candidates}
+	s.mu.Unlock()
+	to, no, err := s.conn.Handover(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if no != nil {
+		if err := s.refuse(&s.handover.refused, state, no, ""); err != nil {
+			return "", err
+		}
+		s.handover.refused.Blocker = plan.Blocker{
+			Reason: plan.HandoverRefused, Retry: true,
+			Message: fmt.Sprintf("the arbiter does not move duty away from %s: %s", short(from), no),
+		}
+		return "", nil
+	}
+	s.handover.from, s.handover.since, s.handover.refused = from, s.cfg.Now(), nil
+	return to, nil
+}
+
+// Retire makes the arbiter forget the plan.
+func (s *Session) Retire(ctx context.Context) error {
+	s.mu.Lock()
+	token, adopted := s.token, s.adopted
+	s.mu.Unlock()
+	if !adopted {
+		return nil
+	}
+	no, err := s.conn.Retire(ctx, s.key.Group, s.key.Holder, token)
+	if err != nil {
+		return err
+	}
+	if no != nil {
+		return fmt.Errorf("retire plan %s at the arbiter: %s", s.key.Plan, no)
+	}
+	return nil
+}

@@ -1,0 +1,305 @@
+// Package session keeps the upgrader's conversations with arbiters: one for each plan,
+// over shared connections. It remembers nothing that the arbiter could not tell again.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"offduty.dev/arbiter/client"
+	"offduty.dev/upgrader/plan"
+)
+
+// Key says which conversation a plan needs. A plan whose key changes gets another one.
+type Key struct {
+	Plan types.NamespacedName
+	// Holder is the plan's UID.
+	Holder string
+	// Address, TLS and Timeout of the arbiter. TLSDigest tells one TLS from another.
+	Address   string
+	TLSDigest string
+	Timeout   time.Duration
+	// Group as the arbiter knows it.
+	Group string
+}
+
+// Config is what all conversations share.
+type Config struct {
+	// Leader tells the leadership term and identity of this upgrader.
+	Leader func(ctx context.Context) (term int64, identity string, err error)
+	// TTL of leases; whole seconds.
+	TTL time.Duration
+	// Now is a monotonic clock.
+	Now func() time.Time
+	// Notify is called when something about a plan's arbiter has changed. It must not block.
+	Notify func(plan types.NamespacedName)
+	// Dial opens a connection; client.Dial outside tests.
+	Dial func(client.Config) (*client.Client, error)
+}
+
+// Sessions holds the conversations of one upgrader.
+type Sessions struct {
+	cfg Config
+	ctx context.Context //nolint:containedctx // the life of the background goroutines, not of a call
+
+	mu    sync.Mutex
+	plans map[types.NamespacedName]*Session
+	conns map[connKey]*conn
+}
+
+type connKey struct {
+	address, tls string
+	timeout      time.Duration
+}
+
+// conn is a connection that several plans share.
+type conn struct {
+	*client.Client
+	users int
+}
+
+// New returns an empty set of conversations, whose background work ends with ctx.
+func New(ctx context.Context, cfg Config) *Sessions {
+	return &Sessions{cfg: cfg, ctx: ctx, plans: map[types.NamespacedName]*Session{}, conns: map[connKey]*conn{}}
+}
+
+// For returns the conversation of a plan, and begins it when there is none or when the
+// plan's settings changed. Errors: client.ErrInvalid.
+func (s *Sessions) For(k Key, dial client.Config) (*Session, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.plans[k.Plan]; old != nil {
+		if old.key == k {
+			return old, nil
+		}
+		s.end(old)
+	}
+	ck := connKey{k.Address, k.TLSDigest, k.Timeout}
+	c := s.conns[ck]
+	if c == nil {
+		cl, err := s.cfg.Dial(dial)
+		if err != nil {
+			return nil, err
+		}
+		c = &conn{Client: cl}
+		s.conns[ck] = c
+	}
+	c.users++
+	ctx, cancel := context.WithCancel(s.ctx)
+	ses := &Session{key: k, cfg: s.cfg, conn: c, connKey: ck, cancel: cancel, leases: map[string]*held{}}
+	notify := func() { s.cfg.Notify(k.Plan) }
+	ses.renewer = client.NewRenewer(client.RenewerConfig{
+		Arbiter: c.Client, Group: k.Group, Now: s.cfg.Now, OnChange: notify,
+		OnLost: func(l client.Lease, _ client.Refusal) { ses.lost(l); notify() },
+	})
+	ses.done.Go(func() { _ = ses.renewer.Run(ctx) })
+	ses.watcher = c.Watch(ctx, k.Group, notify)
+	s.plans[k.Plan] = ses
+	return ses, nil
+}
+
+// Forget ends the conversation of a plan. Its leases are not released.
+func (s *Sessions) Forget(p types.NamespacedName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ses := s.plans[p]; ses != nil {
+		s.end(ses)
+	}
+}
+
+func (s *Sessions) end(ses *Session) {
+	delete(s.plans, ses.key.Plan)
+	ses.cancel()
+	ses.watcher.Stop()
+	ses.done.Wait()
+	ses.conn.users--
+	if ses.conn.users == 0 {
+		delete(s.conns, ses.connKey)
+		_ = ses.conn.Close()
+	}
+}
+
+// held is a lease that we hold.
+type held struct {
+	client.Lease
+	// sure: it was valid once, so that not being valid means that it is lost.
+	sure bool
+	// shown: the watch has shown it, so that its absence there means that it ended.
+	shown bool
+	gone  bool
+}
+
+// Session is the conversation for one plan. Its methods may be called at the same time.
+type Session struct {
+	key     Key
+	cfg     Config
+	conn    *conn
+	connKey connKey
+	watcher *client.Watcher
+	renewer *client.Renewer
+	cancel  context.CancelFunc
+	done    sync.WaitGroup
+
+	mu      sync.Mutex
+	adopted bool
+	token   int64
+	leases  map[string]*held // by replica
+	// request is the id of a wish whose outcome is not known.
+	request  string
+	refused  *refused
+	handover struct {
+		from    string
+		since   time.Time
+		refused *refused
+	}
+	supported bool // the arbiter makes pins
+}
+
+// refused is a "no" that holds until the group's state changes, or until retry.
+type refused struct {
+	plan.Blocker
+	epoch    string
+	revision int64
+	retry    time.Time
+}
+
+// View is what the planner needs to know of the arbiter.
+type View struct {
+	Arbiter plan.Arbiter
+	// State of the group; every duty in it is unknown while it is not live.
+	State client.GroupState
+	// Leases of this plan by replica.
+	Leases map[string]plan.Lease
+}
+
+// handoverPatience is how long an accepted handover is awaited before it is asked for again.
+const handoverPatience = time.Minute
+
+// View returns what is known now, without asking anybody.
+func (s *Session) View() View {
+	state, live, err := s.watcher.State()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := View{State: state, Leases: map[string]plan.Lease{}}
+	v.Arbiter.Adopted = s.adopted
+	v.Arbiter.Frozen = state.Frozen
+	if !live {
+		v.Arbiter.Blocked = s.blocker(err)
+	}
+	s.reconcile(state, live)
+	if !s.adopted {
+		s.foreign(state, v.Leases)
+	}
+	for r, h := range s.leases {
+		v.Leases[r] = s.lease(h)
+	}
+	if r := s.current(s.refused, state); r != nil {
+		v.Arbiter.Refused, v.Arbiter.RetryAt = &r.Blocker, r.retry
+	}
+	s.viewHandover(&v, state)
+	return v
+}
+
+func (s *Session) viewHandover(v *View, state client.GroupState) {
+	if r := s.current(s.handover.refused, state); r != nil {
+		v.Arbiter.HandoverRefused = &r.Blocker
+	}
+	if s.handover.from == "" {
+		return
+	}
+	r, ok := state.Replica(s.handover.from)
+	if !ok || r.Duty == client.DutyIdle || s.cfg.Now().Sub(s.handover.since) > handoverPatience {
+		s.handover.from = ""
+		return
+	}
+	v.Arbiter.HandoverFrom = short(s.handover.from)
+}
+
+// current returns r while asking again is useless.
+func (s *Session) current(r *refused, state client.GroupState) *refused {
+	if r == nil || r.epoch != state.Epoch || r.revision != state.Revision {
+		return nil
+	}
+	if !r.retry.IsZero() && !s.cfg.Now().Before(r.retry) {
+		return nil
+	}
+	return r
+}
+
+// reconcile notes which of our leases the watch shows. One that it has shown and shows no
+// more has ended (an administrator's release).
+func (s *Session) reconcile(state client.GroupState, live bool) {
+	if !live {
+		return
+	}
+	for name, h := range s.leases {
+		r, _ := state.Replica(name)
+		switch {
+		case r.Lease != nil && r.Lease.ID == h.ID:
+			h.shown = true
+			if r.Lease.Phase == client.PhaseExpired {
+				h.gone = true
+			}
+		case h.shown:
+			s.renewer.Forget(h.ID)
+			delete(s.leases, name)
+		}
+	}
+}
+
+// foreign shows leases that an earlier leader left, so that they are adopted.
+func (s *Session) foreign(state client.GroupState, leases map[string]plan.Lease) {
+	for _, r := range state.Replicas {
+		if r.Lease != nil && r.Lease.Holder == s.key.Holder {
+			leases[r.Name] = plan.Lease{ID: r.Lease.ID, Replica: r.Name, Token: r.Lease.Token, Instance: r.Lease.Instance, Pinned: r.Lease.Phase == client.PhasePinned}
+		}
+	}
+}
+
+func (s *Session) lease(h *held) plan.Lease {
+	pinned := h.Phase == client.PhasePinned
+	valid := pinned || (!h.gone && s.renewer.Valid(h.ID))
+	h.sure = h.sure || valid
+	return plan.Lease{
+		ID: h.ID, Replica: h.Replica, Token: h.Token, Instance: h.Instance, Pinned: pinned,
+		Valid: valid, Lost: h.gone || h.sure && !valid,
+	}
+}
+
+func (s *Session) lost(l client.Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
+		h.gone = true
+	}
+}
+
+// blocker says why the arbiter cannot be asked.
+func (s *Session) blocker(err error) *plan.Blocker {
+	switch {
+	case err == nil:
+		return &plan.Blocker{Reason: plan.ArbiterUnreachable, Retry: true, Message: "connecting to the arbiter at " + s.key.Address}
+	case errors.Is(err, client.ErrNotFound):
+		return &plan.Blocker{Reason: plan.GroupNotFound, Message: fmt.Sprintf("the arbiter at %s has no group %s: create the Roster, or correct spec.arbiter.group", s.key.Address, s.key.Group)}
+	case errors.Is(err, client.ErrDenied):
+		return &plan.Blocker{Reason: plan.ArbiterDenied, Message: err.Error()}
+	case errors.Is(err, client.ErrInvalid):
+		return &plan.Blocker{Reason: plan.ArbiterConfigInvalid, Message: err.Error()}
+	case errors.Is(err, client.ErrUnimplemented):
+		return &plan.Blocker{Reason: plan.ArbiterNotSupported, Message: err.Error()}
+	default:
+		return &plan.Blocker{Reason: plan.ArbiterUnreachable, Message: err.Error()}
+	}
+}
+
+// short is the pod's name in "<namespace>/<pod name>".
+func short(replica string) string { return replica[strings.LastIndexByte(replica, '/')+1:] }
+
+func newRequestID() string { return string(uuid.NewUUID()) }
