@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -20,8 +21,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-
-	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 
 	"offduty.dev/api/v1alpha1"
 	arbiter "offduty.dev/arbiter/client"

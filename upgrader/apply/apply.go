@@ -11,15 +11,14 @@ import (
 	"sync"
 	"time"
 
+	appspub "github.com/openkruise/kruise-api/apps/pub"
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
-
-	appspub "github.com/openkruise/kruise-api/apps/pub"
-	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 
 	"offduty.dev/api/v1alpha1"
 	arbiter "offduty.dev/arbiter/client"

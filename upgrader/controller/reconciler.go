@@ -110,6 +110,7 @@ func (r *Reconciler) converse(ctx context.Context, up *v1alpha1.UpgradePlan) (*s
 		digest = digestOf(t.ServerName, cfg.TLS.CA.Bytes, cfg.TLS.Cert.Bytes, cfg.TLS.Key.Bytes)
 		cfg.Insecure = false
 	}
+	//nolint:contextcheck // the conversation outlives this call
 	ses, err := r.Sessions.For(session.Key{
 		Plan: client.ObjectKeyFromObject(up), Holder: string(up.UID),
 		Address: cfg.Address, TLSDigest: digest, Timeout: cfg.Timeout, Group: group(up),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,8 +19,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
-
-	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/observe"

@@ -7,10 +7,9 @@ import (
 	"strings"
 	"time"
 
+	appspub "github.com/openkruise/kruise-api/apps/pub"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-
-	appspub "github.com/openkruise/kruise-api/apps/pub"
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/plan"

@@ -7,12 +7,11 @@ import (
 	"slices"
 	"strings"
 
+	appspub "github.com/openkruise/kruise-api/apps/pub"
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
-	appspub "github.com/openkruise/kruise-api/apps/pub"
-	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/plan"

@@ -9,14 +9,13 @@ import (
 	"strings"
 	"time"
 
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 
 	"offduty.dev/api/v1alpha1"
 	arbiter "offduty.dev/arbiter/client"

@@ -47,7 +47,7 @@ func (n *next) unhold(i int, t *Target) bool {
 			continue
 		}
 		p := n.patch(r, Leaving)
-		p.Hold, p.Verified, p.Working = ptr(false), ptr(""), &r.WorkingDefault
+		p.Hold, p.Verified, p.Working = new(false), new(""), &r.WorkingDefault
 		n.act(p)
 		n.sayOf(i, rankDoing, Leaving, "taking the hold off %s", r.Name)
 		any = true

@@ -83,13 +83,13 @@ func (n *next) surveyLeases(t *Target) {
 }
 
 func (n *next) surveyReplica(t *Target, r *Replica) {
+	s := StepOf(n.w, t, r, n.now)
 	if r.Lease != nil {
 		n.leases++
-		if r.Trouble != nil && (t.isNew(r) || r.released()) {
-			n.trouble = r
-		}
 	}
-	s := StepOf(n.w, t, r, n.now)
+	if s == StepFailed || r.Lease != nil && r.Trouble != nil && (t.isNew(r) || r.released()) {
+		n.trouble = r
+	}
 	if s == StepUpgraded {
 		n.upgraded++
 		if r.Duty == Idle && r.Fit && !r.Unhealthy {
@@ -98,12 +98,13 @@ func (n *next) surveyReplica(t *Target, r *Replica) {
 		return
 	}
 	n.work++
-	if s == StepFailed && n.trouble == nil {
-		n.trouble = r
+	if (s == StepProtected || s == StepVerifying || s == StepMissing) && r.Lease == nil && !r.idle() {
+		n.surveyBusy(r)
 	}
-	if (s != StepProtected && s != StepVerifying && s != StepMissing) || r.Lease != nil || r.idle() {
-		return
-	}
+}
+
+// surveyBusy notes a replica that is neither upgraded nor idle.
+func (n *next) surveyBusy(r *Replica) {
 	n.busy++
 	if n.waitsFor == "" {
 		n.waitsFor = r.Name

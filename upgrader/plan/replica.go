@@ -54,7 +54,7 @@ func (n *next) tend(r *Replica) {
 		p.Working = &l
 	}
 	if r.Gated && !r.GateOpen && r.Lease == nil {
-		p.Gate = ptr(true)
+		p.Gate = new(true)
 	}
 	if p.Working != nil || p.Gate != nil {
 		n.act(p)
@@ -100,12 +100,12 @@ func (n *next) forward(i int, t *Target, r *Replica, s Step, selected bool, wron
 		p := n.patch(r, Draining)
 		p.Note = &Note{ID: r.Lease.ID, Token: r.Lease.Token}
 		if r.Working != "false" {
-			p.Working = ptr("false")
+			p.Working = new("false")
 		}
 		if !r.Gated {
-			p.Grant = ptr(true)
+			p.Grant = new(true)
 		} else if !r.GateClosed {
-			p.Gate = ptr(false)
+			p.Gate = new(false)
 		}
 		n.act(p)
 		n.sayOf(i, rankDoing, Draining, "preparing %s", r.Name)
@@ -114,7 +114,7 @@ func (n *next) forward(i int, t *Target, r *Replica, s Step, selected bool, wron
 		n.sayOf(i, rankDoing, Draining, "draining %s", r.Name)
 	case !r.Grant:
 		p := n.patch(r, Selecting)
-		p.Grant = ptr(true)
+		p.Grant = new(true)
 		n.act(p)
 		n.sayOf(i, rankDoing, Selecting, "selecting %s", r.Name)
 	case selected && r.Hold && r.State == StatePreparingUpdate && n.w.Arbiter.Blocked == nil:
@@ -131,16 +131,16 @@ func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
 	n.sayOf(i, rankDoing, Undoing, "taking %s back (%s)", r.Name, why)
 	if r.marked() {
 		p := n.patch(r, why)
-		p.Grant, p.Note = ptr(false), &Note{}
+		p.Grant, p.Note = new(false), &Note{}
 		if r.State == StatePreparingUpdate && !t.isNew(r) {
-			p.State = ptr(StateNormal) // Kruise leaves it there for ever otherwise
+			p.State = new(StateNormal) // Kruise leaves it there for ever otherwise
 		}
 		n.act(p)
 		return
 	}
 	if r.Gated && !r.GateOpen {
 		p := n.patch(r, why)
-		p.Gate = ptr(true)
+		p.Gate = new(true)
 		n.act(p)
 		return
 	}
@@ -213,12 +213,12 @@ func (n *next) verify(i int, t *Target, r *Replica) {
 		p.Note = &Note{}
 	}
 	if r.Grant {
-		p.Grant = ptr(false)
+		p.Grant = new(false)
 	}
 	if !r.Hold {
-		p.Hold = ptr(true)
+		p.Hold = new(true)
 		if r.State != StateUpdated {
-			p.State = ptr(StateUpdated) // so that Kruise confirms this hold, too
+			p.State = new(StateUpdated) // so that Kruise confirms this hold, too
 		}
 	}
 	n.act(p)
@@ -231,14 +231,14 @@ func (n *next) readmit(i int, t *Target, r *Replica) {
 	switch {
 	case r.marked():
 		p := n.patch(r, Readmitting)
-		p.Grant, p.Note = ptr(false), &Note{}
+		p.Grant, p.Note = new(false), &Note{}
 		n.act(p)
 	case r.unconfirmed():
 		n.sayOf(i, rankWaiting, Readmitting, "Kruise has not yet seen the hold of %s", r.Name)
 		return
 	case r.Gated && !r.GateOpen:
 		p := n.patch(r, Readmitting)
-		p.Gate = ptr(true)
+		p.Gate = new(true)
 		n.act(p)
 	default:
 		n.release(r, true, t.UpdateRevision)

@@ -90,21 +90,29 @@ func (n *next) selection(t *Target) (selection, *Replica) {
 			sel[j] = true
 		}
 	}
-	if t.Partition >= t.protected(nil) {
-		return sel, nil // Kruise can choose nobody: what is marked is a leftover
+	if t.Partition >= t.protected(nil) || !t.TemplateSeen || !t.Observed {
+		return sel, nil // Kruise can choose nobody yet: what is marked is a leftover
 	}
-	for j := range t.Pods {
-		r := &t.Pods[j]
-		if r.Exists && r.State == StatePreparingUpdate && !t.isNew(r) && !sel[j] && t.TemplateSeen && t.Observed {
-			for k := range sel {
-				if !t.Pods[k].released() {
-					delete(sel, k)
-				}
-			}
-			return sel, r
+	wrong := t.chosenByMistake(sel)
+	if wrong == nil {
+		return sel, nil
+	}
+	for k := range sel {
+		if !t.Pods[k].released() {
+			delete(sel, k)
 		}
 	}
-	return sel, nil
+	return sel, wrong
+}
+
+// chosenByMistake returns a replica that Kruise has marked although it is not selected.
+func (t *Target) chosenByMistake(sel selection) *Replica {
+	for j := range t.Pods {
+		if r := &t.Pods[j]; r.Exists && r.State == StatePreparingUpdate && !t.isNew(r) && !sel[j] {
+			return r
+		}
+	}
+	return nil
 }
 
 // selected says whether Kruise may update r: it is released, or it is leased, drained,
@@ -189,9 +197,9 @@ func (n *next) hold(i int, t *Target) bool {
 			continue
 		}
 		p := n.patch(r, Holding)
-		p.Hold, p.State = ptr(true), ptr(StateUpdated)
+		p.Hold, p.State = new(true), new(StateUpdated)
 		if r.Grant {
-			p.Grant = ptr(false)
+			p.Grant = new(false)
 		}
 		if l := n.label(r); l != "" && l != r.Working {
 			p.Working = &l
@@ -328,5 +336,3 @@ func (n *next) offer(t *Target) {
 		}
 	}
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -157,7 +157,7 @@ func (s *Session) Pin(ctx context.Context, l plan.Lease) (ok bool, why string, e
 		s.track(pinned)
 		return true, "", nil
 	}
-	switch no.Reason {
+	switch no.Reason { //nolint:exhaustive // the others leave the lease as it was
 	case client.ReasonStaleToken:
 		s.adopted = false
 	case client.ReasonLeaseLost, client.ReasonInstanceChanged, client.ReasonNotIdle:
