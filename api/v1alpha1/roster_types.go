@@ -233,6 +233,9 @@ type LeaseRecord struct {
 	// +optional
 	RequestID  string `json:"requestID,omitempty"`
 	TTLSeconds int32  `json:"ttlSeconds"`
+	// It did not serve when it was leased: the floor does not count it at the pin.
+	// +optional
+	NotServing bool `json:"notServing,omitempty"`
 	// +optional
 	GrantedAt *metav1.Time `json:"grantedAt,omitempty"`
 	// +optional

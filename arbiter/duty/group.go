@@ -1,0 +1,418 @@
+// Package duty runs the groups: one serialised loop per group, in which every change is
+// decided by the pure packages, saved by compare-and-swap, and only then answered.
+package duty
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"offduty.dev/arbiter/lease"
+	"offduty.dev/arbiter/policy"
+	"offduty.dev/arbiter/roster"
+	"offduty.dev/arbiter/store"
+)
+
+var (
+	// ErrUnavailable: nothing was recorded; ask again soon.
+	ErrUnavailable = errors.New("the group is not available now")
+	// ErrUncertain: whether it was recorded is not known; repeat the same request.
+	ErrUncertain = errors.New("the outcome is unknown: repeat the same request")
+	// ErrUnknownReplica: the group has no such member.
+	ErrUnknownReplica = errors.New("the group has no such replica")
+	// ErrInstance: the name runs as another instance now.
+	ErrInstance = errors.New("the replica runs as another instance")
+	// ErrSuperseded: a newer conversation of the same replica has taken over.
+	ErrSuperseded = errors.New("a newer conversation of this replica has taken over")
+)
+
+// Config is what a group needs.
+type Config struct {
+	// Key is "<namespace>/<roster>".
+	Key string
+	// Prefix goes before a member's name on the wire: "<namespace>/".
+	Prefix string
+	Store  store.Store
+	// Now is the clock, with a monotonic reading.
+	Now func() time.Time
+	// NewEpoch returns a name that was never used before.
+	NewEpoch func() string
+	// FirstToken is where the tokens of a new record begin: above any that an earlier
+	// record can have given, if there may have been one that was lost.
+	FirstToken func(lost bool) int64
+	// Leading says whether this process may answer. Nil: always.
+	Leading func() bool
+	Log     logr.Logger
+}
+
+// Settings are what the group's administrator has decided.
+type Settings struct {
+	// Generation of the object that carries them.
+	Generation int64
+	Roster     roster.Config
+	Floor      int
+	MaxLeased  int
+	PinOverdue time.Duration
+	// Attended: there are no pods to look at; the members are these names, and one is
+	// present while it attends.
+	Attended []string
+}
+
+// maxLifetime is the longest that the API allows: what a member may have been promised
+// by a former process under settings that have changed since.
+const maxLifetime = 300 * time.Second
+
+// Group is the loop of one group. All fields below ops belong to the loop.
+type Group struct {
+	cfg  Config
+	ops  chan *op
+	stop chan struct{}
+	once sync.Once
+	view atomic.Pointer[View]
+	// ready is closed when the group has been configured for the first time.
+	ready chan struct{}
+
+	settings   Settings
+	configured bool
+	pods       map[string]roster.Pod
+	att        map[string]*attendance
+	// inherited is until when a member may rely on an answer of a former process.
+	inherited time.Time
+
+	loaded  bool
+	record  store.Record
+	version store.Version
+	ages    lease.Ages
+	memory  *roster.Memory
+	notes   roster.Notes
+	rules   policy.Rules
+	health  map[string]roster.Health
+	seq     int64
+	// stepAt and leaseAt are when time alone changes duty or a lease; zero: never.
+	stepAt, leaseAt time.Time
+}
+
+// op is one thing to do in the loop.
+type op struct {
+	run func(*txn)
+	// kind of effect on duty: pure lease changes need no look at the roster.
+	step bool
+	done chan error
+}
+
+// txn is one attempt at an op: a copy of the record that becomes the record when saved.
+type txn struct {
+	now    time.Time
+	leases lease.Table
+	forced []store.ForceRelease
+	roster roster.Record
+	frozen bool
+	// dirty: leases, forced or roster have changed.
+	dirty bool
+	// renewed are the leases to be made young once the record is saved.
+	renewed []lease.Lease
+	// err is the answer when nothing is to be saved.
+	err error
+}
+
+// New returns a group; Run makes it work.
+func New(cfg Config) *Group {
+	return &Group{
+		cfg: cfg, ops: make(chan *op), stop: make(chan struct{}), ready: make(chan struct{}),
+		att: map[string]*attendance{}, memory: roster.NewMemory(),
+	}
+}
+
+// Key returns "<namespace>/<roster>".
+func (g *Group) Key() string { return g.cfg.Key }
+
+// Prefix goes before a member's name on the wire.
+func (g *Group) Prefix() string { return g.cfg.Prefix }
+
+// Run is the loop. It returns when ctx is done; the group then answers ErrUnavailable.
+func (g *Group) Run(ctx context.Context) {
+	defer g.once.Do(func() { close(g.stop) })
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case o := <-g.ops:
+			o.done <- g.attempt(ctx, o)
+		case <-timer.C:
+			o := &op{run: func(*txn) {}, step: true}
+			if err := g.attempt(ctx, o); err != nil {
+				g.cfg.Log.Error(err, "cannot bring the group up to date; trying again", "group", g.cfg.Key)
+				timer.Reset(time.Second)
+				continue
+			}
+		}
+		g.setTimer(timer)
+	}
+}
+
+func (g *Group) setTimer(timer *time.Timer) {
+	d, now := time.Hour, g.cfg.Now()
+	for _, at := range []time.Time{g.stepAt, g.leaseAt} {
+		if !at.IsZero() {
+			d = min(d, max(at.Sub(now), time.Millisecond))
+		}
+	}
+	timer.Reset(d)
+}
+
+// do runs fn in the loop and waits for its end. fn may run several times: it must set,
+// not add to, what it hands out.
+func (g *Group) do(ctx context.Context, step bool, fn func(*txn)) error {
+	o := &op{run: fn, step: step, done: make(chan error, 1)}
+	select {
+	case g.ops <- o:
+	case <-g.stop:
+		return fmt.Errorf("group %s: %w: it is being stopped", g.cfg.Key, ErrUnavailable)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-o.done:
+		return err
+	case <-g.stop:
+		return fmt.Errorf("group %s is being stopped: %w", g.cfg.Key, ErrUncertain)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// attempts bounds how often one op is tried against a record that others change.
+const attempts = 5
+
+func (g *Group) attempt(ctx context.Context, o *op) error {
+	var err error
+	for range attempts {
+		if err = g.load(ctx); err != nil {
+			return fmt.Errorf("group %s: %w: %w", g.cfg.Key, ErrUnavailable, err)
+		}
+		if err = g.try(ctx, o); !errors.Is(err, store.ErrConflict) {
+			break
+		}
+	}
+	if errors.Is(err, store.ErrConflict) {
+		return fmt.Errorf("group %s: %w: %w", g.cfg.Key, ErrUnavailable, err)
+	}
+	if err == nil && g.cfg.Leading != nil && !g.cfg.Leading() {
+		return fmt.Errorf("group %s: this arbiter may not be the leader any more: %w", g.cfg.Key, ErrUncertain)
+	}
+	return err
+}
+
+// load reads the record if this process does not hold the current one, and begins a new
+// one where there is none.
+func (g *Group) load(ctx context.Context) error {
+	if g.loaded {
+		return nil
+	}
+	record, version, err := g.cfg.Store.Load(ctx)
+	if err != nil {
+		return err
+	}
+	if record.Leases.Epoch == "" {
+		record.Leases.Epoch = g.cfg.NewEpoch()
+		record.Frozen = record.Lost
+		record.Leases.LastToken = max(record.Leases.LastToken, g.cfg.FirstToken(record.Lost))
+		if record.Lost {
+			g.cfg.Log.Info("the record was lost: duty and grants are frozen", "group", g.cfg.Key, "epoch", record.Leases.Epoch)
+		}
+		if version, err = g.cfg.Store.Save(ctx, record, version); err != nil {
+			return fmt.Errorf("begin a record: %w", err)
+		}
+		record.Lost = false
+	}
+	g.record, g.version, g.loaded = record, version, true
+	now := g.cfg.Now()
+	g.ages.Observe(&g.record.Leases, now)
+	g.stepAt = now
+	if g.configured {
+		g.refresh(now, true)
+		g.publish()
+	}
+	return nil
+}
+
+// try runs an op once on a copy of the record and saves what has changed.
+func (g *Group) try(ctx context.Context, o *op) error {
+	now := g.cfg.Now()
+	t := &txn{
+		now: now, leases: g.record.Leases.Clone(), forced: g.record.ForceReleases,
+		roster: g.record.Roster, frozen: g.record.Frozen,
+	}
+	for _, l := range t.leases.Expire(&g.ages, now) {
+		t.dirty = true
+		g.cfg.Log.Info("lease expired", "group", g.cfg.Key, "lease", l.ID, "replica", l.Replica, "holder", l.Holder)
+	}
+	o.run(t)
+	if t.err != nil {
+		return t.err
+	}
+	stepped := o.step || t.leasesShrunk(&g.record.Leases)
+	var notes roster.Notes
+	var wake time.Time
+	if stepped && g.configured {
+		notes, wake = g.step(t)
+	}
+	next := store.Record{
+		Frozen: t.frozen, Leases: t.leases, Roster: t.roster, ForceReleases: t.forced, Summary: g.record.Summary,
+	}
+	if stepped && g.configured {
+		g.notes, g.stepAt = notes, wake
+	}
+	return g.commit(ctx, t, next, stepped)
+}
+
+// leasesShrunk says whether duty is possible again for somebody.
+func (t *txn) leasesShrunk(before *lease.Table) bool {
+	return len(t.leases.Leases) < len(before.Leases)
+}
+
+// step lets the roster decide on the copy.
+func (g *Group) step(t *txn) (roster.Notes, time.Time) {
+	before := t.roster
+	t.roster = t.roster.Clone()
+	in := g.input(t)
+	if t.frozen {
+		g.thaw(t, in)
+		in.Frozen = t.frozen
+	}
+	notes, wake := roster.Step(&t.roster, g.memory, in)
+	if maps.Equal(before.Members, t.roster.Members) && slices.Equal(before.Trusted, t.roster.Trusted) {
+		t.roster = before
+	} else {
+		t.dirty = true
+	}
+	return notes, wake
+}
+
+func (g *Group) input(t *txn) roster.Input {
+	att := make(map[string]roster.Attendance, len(g.pods))
+	for name := range t.roster.Members {
+		att[name] = g.attendanceOf(name)
+	}
+	pods := g.pods
+	if g.settings.Attended != nil {
+		pods = g.attendedPods(t.now)
+	}
+	for name := range pods {
+		att[name] = g.attendanceOf(name)
+	}
+	return roster.Input{
+		Config: g.settings.Roster, Pods: pods, Attendance: att,
+		Leased:  func(name string) bool { _, ok := t.leases.Leases[name]; return ok },
+		Holders: len(t.leases.Holders) > 0, Frozen: t.frozen, Now: t.now,
+	}
+}
+
+// thaw ends the freeze once every lease that is noted on a pod has been entered again.
+func (g *Group) thaw(t *txn, in roster.Input) {
+	for name, p := range in.Pods {
+		if l, ok := t.leases.Leases[name]; p.LeaseID != "" && (!ok || l.ID != p.LeaseID) {
+			return
+		}
+	}
+	t.frozen, t.dirty = false, true
+	g.cfg.Log.Info("every lease that is noted on a pod is known again: no longer frozen", "group", g.cfg.Key)
+}
+
+// commit saves next if it differs, and makes it the record.
+func (g *Group) commit(ctx context.Context, t *txn, next store.Record, stepped bool) error {
+	old := g.record
+	g.record = next
+	seen := g.refresh(t.now, stepped)
+	if t.dirty || g.record.Summary != old.Summary {
+		version, err := g.cfg.Store.Save(ctx, g.record, g.version)
+		if err != nil {
+			g.record, g.loaded, g.stepAt = old, false, t.now.Add(time.Second)
+			if errors.Is(err, store.ErrConflict) {
+				return err
+			}
+			return fmt.Errorf("group %s: %w: %w", g.cfg.Key, ErrUncertain, err)
+		}
+		g.version, seen = version, true
+		g.ages.Observe(&g.record.Leases, t.now)
+	}
+	for _, l := range t.renewed {
+		g.ages.Renew(l, t.now)
+	}
+	g.leaseAt = g.ages.Next(&g.record.Leases, g.settings.PinOverdue, t.now)
+	if seen {
+		g.publish()
+	}
+	return nil
+}
+
+// refresh computes the rules and the summary of the record, and says whether the members
+// look different from before.
+func (g *Group) refresh(now time.Time, members bool) bool {
+	if !g.configured {
+		return false
+	}
+	before, changed := g.rules, false
+	if members || g.rules.Replicas == nil {
+		g.rules.Replicas = g.policyReplicas(now)
+		health := g.healths()
+		changed = !maps.Equal(before.Replicas, g.rules.Replicas) || !maps.Equal(g.health, health)
+		g.health = health
+	}
+	g.rules.Floor, g.rules.MaxLeased, g.rules.Frozen = g.settings.Floor, g.settings.MaxLeased, g.record.Frozen
+	g.rules.Overdue = ""
+	for _, l := range g.record.Leases.Leases {
+		if g.ages.Overdue(l, g.settings.PinOverdue, now) {
+			g.rules.Overdue = g.cfg.Prefix + l.Replica
+		}
+	}
+	g.record.Summary = g.summary()
+	return changed || before.Overdue != g.rules.Overdue
+}
+
+// healths returns what the attending members say of themselves.
+func (g *Group) healths() map[string]roster.Health {
+	out := make(map[string]roster.Health, len(g.att))
+	for name, a := range g.att {
+		if a.Connected {
+			out[name] = a.Health
+		}
+	}
+	return out
+}
+
+func (g *Group) policyReplicas(now time.Time) map[string]policy.Replica {
+	pods := g.pods
+	if g.settings.Attended != nil {
+		pods = g.attendedPods(now)
+	}
+	out := make(map[string]policy.Replica, len(g.record.Roster.Members))
+	for name, m := range g.record.Roster.Members {
+		p, exists := pods[name]
+		r := policy.Replica{
+			Instance: p.Instance, Idle: m.Duty == roster.Idle && !g.record.Frozen, Why: m.Message,
+			Ready:       exists && p.Ready && !p.Terminating && !g.unhealthy(name, p),
+			Quarantined: roster.Quarantined(g.record.Roster, p, len(g.record.Leases.Holders) > 0),
+		}
+		if h := g.memory.Handover; h != nil && h.To == name {
+			r.Idle, r.Why = false, "it is about to take over from "+h.From
+		}
+		out[name] = r
+	}
+	return out
+}
+
+// unhealthy says whether a member says of itself that it cannot serve.
+func (g *Group) unhealthy(name string, p roster.Pod) bool {
+	a := g.att[name]
+	return a != nil && a.Connected && a.Instance == p.Instance && a.Health == roster.Unhealthy
+}
