@@ -41,20 +41,7 @@ func (b *boss) attend(s attendStream) error {
 	b.streams++
 	b.mu.Unlock()
 	requests := make(chan *arbiterv1.AttendRequest)
-	go func() {
-		defer close(requests)
-		for {
-			r, err := s.Recv()
-			if err != nil {
-				return
-			}
-			select {
-			case requests <- r:
-			case <-s.Context().Done():
-				return
-			}
-		}
-	}()
+	go receive(s, requests)
 	for {
 		select {
 		case r, ok := <-requests:
@@ -70,6 +57,21 @@ func (b *boss) attend(s attendStream) error {
 		}
 		if err := s.Send(answer); err != nil {
 			return err
+		}
+	}
+}
+
+func receive(s attendStream, requests chan<- *arbiterv1.AttendRequest) {
+	defer close(requests)
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			return
+		}
+		select {
+		case requests <- r:
+		case <-s.Context().Done():
+			return
 		}
 	}
 }
@@ -115,6 +117,7 @@ func (b *boss) record() (heard []told, streams int) {
 
 // office is an Attendant at work under a boss.
 type office struct {
+	t *testing.T
 	*client.Attendant
 	*boss
 	network *network
@@ -126,10 +129,10 @@ type office struct {
 	done   chan error
 }
 
-func attending(t *testing.T, test func(*testing.T, *office)) {
+func attending(t *testing.T, test func(*office)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		o := &office{boss: &boss{duty: arbiterv1.Duty_DUTY_IDLE, generation: 1, change: make(chan struct{})}}
+		o := &office{t: t, boss: &boss{duty: arbiterv1.Duty_DUTY_IDLE, generation: 1, change: make(chan struct{})}}
 		o.network = listen(t, &double{attend: o.attend})
 		var err error
 		o.Attendant, err = client.NewAttendant(client.AttendantConfig{
@@ -149,7 +152,7 @@ func attending(t *testing.T, test func(*testing.T, *office)) {
 		ctx, o.cancel = context.WithCancel(t.Context())
 		o.done = make(chan error, 1)
 		go func() { o.done <- o.Run(ctx) }()
-		test(t, o)
+		test(o)
 		o.cancel()
 		if err := <-o.done; err != nil {
 			t.Error(err)
@@ -160,108 +163,109 @@ func attending(t *testing.T, test func(*testing.T, *office)) {
 	})
 }
 
-func (o *office) expect(t *testing.T, what string, working bool, works int32) {
-	t.Helper()
+func (o *office) expect(what string, working bool, works int32) {
+	o.t.Helper()
 	synctest.Wait()
 	if o.Working() != working || o.works.Load() != works {
-		t.Errorf("%s: Working %t with %d works, want %t with %d", what, o.Working(), o.works.Load(), working, works)
+		o.t.Errorf("%s: Working %t with %d works, want %t with %d", what, o.Working(), o.works.Load(), working, works)
 	}
 }
 
 func TestAnAttendantWorksWhenToldAndAcknowledgesWhatIsInEffect(t *testing.T) {
-	attending(t, func(t *testing.T, o *office) {
+	attending(t, func(o *office) {
 		o.linger.Store(2)
-		o.expect(t, "at first", false, 0)
+		o.expect("at first", false, 0)
 		o.order(arbiterv1.Duty_DUTY_WORKING)
-		o.expect(t, "on duty", true, 1)
+		o.expect("on duty", true, 1)
 		time.Sleep(time.Minute)
-		o.expect(t, "a minute later", true, 1)
+		o.expect("a minute later", true, 1)
 		o.order(arbiterv1.Duty_DUTY_IDLE)
-		o.expect(t, "off duty, but still stopping", false, 1)
+		o.expect("off duty, but still stopping", false, 1)
 		time.Sleep(3 * time.Second)
-		o.expect(t, "stopped", false, 0)
+		o.expect("stopped", false, 0)
 		heard, streams := o.record()
 		want := []told{
-			{0, "DUTY_IDLE"}, {1, "DUTY_IDLE"}, // nothing heard yet; idle as told
+			{0, "DUTY_IDLE"}, // nothing heard yet
+			{1, "DUTY_IDLE"},
 			{2, "DUTY_WORKING"},
 			{3, "DUTY_IDLE"}, // only when it had stopped
 		}
 		if diff := cmp.Diff(want, heard); diff != "" {
-			t.Errorf("acknowledgements (-want +got):\n%s", diff)
+			o.t.Errorf("acknowledgements (-want +got):\n%s", diff)
 		}
 		if streams != 1 {
-			t.Errorf("%d streams, want 1", streams)
+			o.t.Errorf("%d streams, want 1", streams)
 		}
 	})
 }
 
 func TestAnAttendantStopsByItselfWhenTheArbiterIsSilent(t *testing.T) {
-	attending(t, func(t *testing.T, o *office) {
+	attending(t, func(o *office) {
 		o.order(arbiterv1.Duty_DUTY_WORKING)
-		o.expect(t, "on duty", true, 1)
+		o.expect("on duty", true, 1)
 		o.silence(true)
 		time.Sleep(7 * time.Second)
-		o.expect(t, "while the lifetime lasts", true, 1)
+		o.expect("while the lifetime lasts", true, 1)
 		time.Sleep(3 * time.Second)
-		o.expect(t, "10 s after the last request that was answered", false, 0)
+		o.expect("10 s after the last request that was answered", false, 0)
 		o.silence(false)
 		time.Sleep(time.Minute)
-		o.expect(t, "the arbiter is back", true, 1)
+		o.expect("the arbiter is back", true, 1)
 		if o.calls.Load() != 2 {
-			t.Errorf("Work was called %d times, want 2", o.calls.Load())
+			o.t.Errorf("Work was called %d times, want 2", o.calls.Load())
 		}
 	})
 }
 
 func TestAnAttendantStopsByItselfWhenTheNetworkIsCut(t *testing.T) {
-	attending(t, func(t *testing.T, o *office) {
+	attending(t, func(o *office) {
 		o.order(arbiterv1.Duty_DUTY_WORKING)
-		o.expect(t, "on duty", true, 1)
+		o.expect("on duty", true, 1)
 		o.network.cut()
 		time.Sleep(5 * time.Second)
-		o.expect(t, "a short loss is no reason to stop", true, 1)
+		o.expect("a short loss is no reason to stop", true, 1)
 		time.Sleep(6 * time.Second)
-		o.expect(t, "a long one is", false, 0)
+		o.expect("a long one is", false, 0)
 		o.network.mend()
 		time.Sleep(15 * time.Second)
-		o.expect(t, "after the network was mended", true, 1)
+		o.expect("after the network was mended", true, 1)
 	})
 }
 
 func TestAnAttendantThatIsStillStoppingWorksAgainOnlyWhenItHasStopped(t *testing.T) {
-	attending(t, func(t *testing.T, o *office) {
+	attending(t, func(o *office) {
 		o.linger.Store(5)
 		o.order(arbiterv1.Duty_DUTY_WORKING)
-		o.expect(t, "on duty", true, 1)
+		o.expect("on duty", true, 1)
 		o.order(arbiterv1.Duty_DUTY_IDLE)
 		synctest.Wait()
 		o.order(arbiterv1.Duty_DUTY_WORKING)
-		o.expect(t, "told to work again", true, 1)
+		o.expect("told to work again", true, 1)
 		if o.calls.Load() != 1 {
-			t.Errorf("Work was called %d times before the first had stopped", o.calls.Load())
+			o.t.Errorf("Work was called %d times before the first had stopped", o.calls.Load())
 		}
 		time.Sleep(6 * time.Second)
-		o.expect(t, "after it had stopped", true, 1)
+		o.expect("after it had stopped", true, 1)
 		if o.calls.Load() != 2 {
-			t.Errorf("Work was called %d times, want 2", o.calls.Load())
+			o.t.Errorf("Work was called %d times, want 2", o.calls.Load())
 		}
 		heard, _ := o.record()
 		if last := heard[len(heard)-1]; last != (told{4, "DUTY_WORKING"}) {
-			t.Errorf("acknowledged %+v", last)
+			o.t.Errorf("acknowledged %+v", last)
 		}
 	})
 }
 
 func TestAnAttendantKeepsPaceWithAFlippingArbiter(t *testing.T) {
-	attending(t, func(t *testing.T, o *office) {
+	attending(t, func(o *office) {
 		for range 50 {
 			o.order(arbiterv1.Duty_DUTY_WORKING)
 			o.order(arbiterv1.Duty_DUTY_IDLE)
 		}
-		o.expect(t, "after the last flip", false, 0)
+		o.expect("after the last flip", false, 0)
 		o.order(arbiterv1.Duty_DUTY_WORKING)
-		o.expect(t, "on duty", true, 1)
+		o.expect("on duty", true, 1)
 		time.Sleep(time.Minute)
-		o.expect(t, "a minute later", true, 1)
+		o.expect("a minute later", true, 1)
 	})
 }

@@ -99,6 +99,7 @@ type network struct {
 }
 
 func listen(t *testing.T, d *double) *network {
+	t.Helper()
 	n := &network{t: t, double: d}
 	n.mend()
 	t.Cleanup(n.cut)

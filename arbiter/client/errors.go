@@ -59,8 +59,11 @@ func (c *Client) failure(ctx context.Context, call, group string, err error) err
 		return fmt.Errorf("%s of group %s at arbiter %s: %w", call, group, c.address, context.Cause(ctx))
 	}
 	st := status.Convert(err)
-	e := &Error{cause: err, RetryAfter: retryAfter(st)}
 	where := fmt.Sprintf("arbiter %s: %s of group %s", c.address, call, group)
+	e := &Error{
+		Kinds: []error{ErrOutcomeUnknown}, RetryAfter: retryAfter(st), cause: err,
+		text: fmt.Sprintf("%s: %s: %s", where, st.Code(), st.Message()),
+	}
 	switch st.Code() {
 	case codes.Unavailable:
 		e.Kinds, e.text = c.unavailable(st.Message())
@@ -69,7 +72,6 @@ func (c *Client) failure(ctx context.Context, call, group string, err error) err
 			e.Kinds, e.text = c.unavailable(fmt.Sprintf("no connection within %s", c.timeout))
 			break
 		}
-		e.Kinds = []error{ErrOutcomeUnknown}
 		e.text = fmt.Sprintf("%s: no answer within %s; repeat the request or raise the timeout", where, c.timeout)
 	case codes.InvalidArgument:
 		e.Kinds = []error{ErrInvalid}
@@ -83,9 +85,9 @@ func (c *Client) failure(ctx context.Context, call, group string, err error) err
 	case codes.PermissionDenied, codes.Unauthenticated:
 		e.Kinds = []error{ErrDenied}
 		e.text = fmt.Sprintf("%s: denied: %s; check the client certificate and what the arbiter allows it", where, st.Message())
-	default:
-		e.Kinds = []error{ErrOutcomeUnknown}
-		e.text = fmt.Sprintf("%s: %s: %s", where, st.Code(), st.Message())
+	case codes.OK, codes.Canceled, codes.Unknown, codes.AlreadyExists, codes.ResourceExhausted, codes.FailedPrecondition,
+		codes.Aborted, codes.OutOfRange, codes.Internal, codes.DataLoss:
+		// As any code of a later version: the outcome is unknown.
 	}
 	return e
 }

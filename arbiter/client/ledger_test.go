@@ -20,11 +20,15 @@ func TestALedgerNeverCountsFromTooLate(t *testing.T) {
 		{"a change of duty counts from the last answered request", []int{1, -1, -2}, []int{1, 1}, false},
 		{
 			"a change of duty that crosses a request counts from the one before it",
-			[]int{1, -1, 5, -2, -2}, []int{1, 1, 5}, false,
+			[]int{1, -1, 5, -2, -2},
+			[]int{1, 1, 5},
+			false,
 		},
 		{
 			"an answer that brings the change itself leaves its request open",
-			[]int{1, -1, 5, -2, 6, -2}, []int{1, 1, 5}, false,
+			[]int{1, -1, 5, -2, 6, -2},
+			[]int{1, 1, 5},
+			false,
 		},
 		{"two open requests are too many", []int{1, -1, 5, -2, 6}, []int{1, 1}, true},
 		{"an arbiter that speaks unasked permits nothing", []int{-1}, []int{0}, false},

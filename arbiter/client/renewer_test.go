@@ -54,15 +54,16 @@ func (r *renewals) set(change func(*renewals)) {
 // bench is a Renewer at work.
 type bench struct {
 	*client.Renewer
+	t       *testing.T
 	arbiter *renewals
 	lost    []string
 	changes int
 }
 
-func renewing(t *testing.T, test func(*testing.T, *bench)) {
+func renewing(t *testing.T, test func(*bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{arbiter: &renewals{begun: time.Now(), refuse: map[string]client.RefusalReason{}}}
+		b := &bench{t: t, arbiter: &renewals{begun: time.Now(), refuse: map[string]client.RefusalReason{}}}
 		b.Renewer = client.NewRenewer(client.RenewerConfig{
 			Arbiter: b.arbiter, Group: "ns/g", Now: time.Now,
 			OnLost:   func(l client.Lease, r client.Refusal) { b.lost = append(b.lost, l.ID+" "+r.Reason.String()) },
@@ -71,7 +72,7 @@ func renewing(t *testing.T, test func(*testing.T, *bench)) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- b.Run(ctx) }()
-		test(t, b)
+		test(b)
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)
@@ -83,56 +84,56 @@ func leased(id string) client.Lease {
 	return client.Lease{ID: id, Token: 1, Phase: client.PhaseLeased, TTL: 30 * time.Second}
 }
 
-func (b *bench) expectValid(t *testing.T, what string, want map[string]bool) {
-	t.Helper()
+func (b *bench) expectValid(what string, want map[string]bool) {
+	b.t.Helper()
 	synctest.Wait()
 	got := map[string]bool{}
 	for id := range want {
 		got[id] = b.Valid(id)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("%s: valid (-want +got):\n%s", what, diff)
+		b.t.Errorf("%s: valid (-want +got):\n%s", what, diff)
 	}
 }
 
 func TestLeasesAreRenewedThreeTimesWithinTheirTTL(t *testing.T) {
-	renewing(t, func(t *testing.T, b *bench) {
-		b.expectValid(t, "before it is tracked", map[string]bool{"a": false})
+	renewing(t, func(b *bench) {
+		b.expectValid("before it is tracked", map[string]bool{"a": false})
 		b.Track(leased("a"))
-		b.expectValid(t, "at once", map[string]bool{"a": true})
+		b.expectValid("at once", map[string]bool{"a": true})
 		time.Sleep(25 * time.Second)
-		b.expectValid(t, "later", map[string]bool{"a": true})
+		b.expectValid("later", map[string]bool{"a": true})
 		if diff := cmp.Diff([]time.Duration{0, 10 * time.Second, 20 * time.Second}, b.arbiter.times); diff != "" {
-			t.Errorf("renewals (-want +got):\n%s", diff)
+			b.t.Errorf("renewals (-want +got):\n%s", diff)
 		}
 		if b.changes != 1 {
-			t.Errorf("%d changes, want 1", b.changes)
+			b.t.Errorf("%d changes, want 1", b.changes)
 		}
 	})
 }
 
 func TestALeaseIsValidFromWhenItsRenewalWasSentAndNotFromTheAnswer(t *testing.T) {
-	renewing(t, func(t *testing.T, b *bench) {
+	renewing(t, func(b *bench) {
 		b.arbiter.set(func(r *renewals) { r.delay = 9 * time.Second })
 		b.Track(leased("a"))
 		time.Sleep(9 * time.Second)
 		synctest.Wait()
 		b.arbiter.set(func(r *renewals) { r.delay, r.err = 0, errors.New("gone") })
 		time.Sleep(21*time.Second - time.Nanosecond)
-		b.expectValid(t, "just before 30 s have passed", map[string]bool{"a": true})
+		b.expectValid("just before 30 s have passed", map[string]bool{"a": true})
 		time.Sleep(time.Nanosecond)
-		b.expectValid(t, "30 s after it was sent", map[string]bool{"a": false})
+		b.expectValid("30 s after it was sent", map[string]bool{"a": false})
 		if b.changes != 2 {
-			t.Errorf("%d changes, want 2: valid, and not any more", b.changes)
+			b.t.Errorf("%d changes, want 2: valid, and not any more", b.changes)
 		}
 		b.arbiter.set(func(r *renewals) { r.err = nil })
 		time.Sleep(3 * time.Second)
-		b.expectValid(t, "the arbiter is back and still had it", map[string]bool{"a": true})
+		b.expectValid("the arbiter is back and still had it", map[string]bool{"a": true})
 	})
 }
 
 func TestALeaseThatTheArbiterDoesNotRenewIsLost(t *testing.T) {
-	renewing(t, func(t *testing.T, b *bench) {
+	renewing(t, func(b *bench) {
 		b.Track(leased("a"))
 		b.Track(leased("b"))
 		b.Track(leased("c"))
@@ -142,15 +143,15 @@ func TestALeaseThatTheArbiterDoesNotRenewIsLost(t *testing.T) {
 		})
 		b.Forget("c")
 		time.Sleep(11 * time.Second)
-		b.expectValid(t, "after the refusal", map[string]bool{"a": false, "b": true, "c": false})
+		b.expectValid("after the refusal", map[string]bool{"a": false, "b": true, "c": false})
 		if diff := cmp.Diff([]string{"a LeaseLost"}, b.lost); diff != "" {
-			t.Errorf("lost (-want +got):\n%s", diff)
+			b.t.Errorf("lost (-want +got):\n%s", diff)
 		}
 	})
 }
 
 func TestAnAnswerToAnOldTokenIsAboutThePast(t *testing.T) {
-	renewing(t, func(t *testing.T, b *bench) {
+	renewing(t, func(b *bench) {
 		b.arbiter.set(func(r *renewals) { r.delay, r.refuse["a"] = time.Second, client.ReasonStaleToken })
 		b.Track(leased("a"))
 		synctest.Wait() // the renewal with token 1 is under way
@@ -161,23 +162,23 @@ func TestAnAnswerToAnOldTokenIsAboutThePast(t *testing.T) {
 		synctest.Wait()
 		b.arbiter.set(func(r *renewals) { delete(r.refuse, "a") })
 		time.Sleep(time.Second)
-		b.expectValid(t, "renewed with the new token", map[string]bool{"a": true})
+		b.expectValid("renewed with the new token", map[string]bool{"a": true})
 		if len(b.lost) > 0 {
-			t.Errorf("lost %v", b.lost)
+			b.t.Errorf("lost %v", b.lost)
 		}
 	})
 }
 
 func TestAPinIsValidForEverAndNeverRenewed(t *testing.T) {
-	renewing(t, func(t *testing.T, b *bench) {
+	renewing(t, func(b *bench) {
 		pin := leased("a")
 		pin.Phase = client.PhasePinned
 		b.arbiter.set(func(r *renewals) { r.err = errors.New("gone") })
 		b.Track(pin)
 		time.Sleep(24 * time.Hour)
-		b.expectValid(t, "a day later", map[string]bool{"a": true})
+		b.expectValid("a day later", map[string]bool{"a": true})
 		if len(b.arbiter.times) > 0 {
-			t.Errorf("%d renewals", len(b.arbiter.times))
+			b.t.Errorf("%d renewals", len(b.arbiter.times))
 		}
 	})
 }

@@ -21,8 +21,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // hint is when the arbiter wants to be asked again, at most lastRetry: a wish, not more.
 func hint(err error) time.Duration {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return min(e.RetryAfter, lastRetry)
 	}
 	return 0

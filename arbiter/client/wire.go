@@ -244,7 +244,7 @@ func wireAcquire(r AcquireRequest) *arbiterv1.AcquireLeasesRequest {
 		Token:      r.Token,
 		RequestId:  r.RequestID,
 		Candidates: candidates,
-		Max:        int32(min(max(r.Max, 0), math.MaxInt32)), //nolint:gosec // bounded in this very line
+		Max:        int32(min(max(r.Max, 0), math.MaxInt32)),
 		Ttl:        durationpb.New(r.TTL),
 	}
 }
