@@ -313,6 +313,8 @@ func (s *Scene) replica(i int, name string, pod *corev1.Pod, set *kruisev1beta1.
 		if pod != nil && a.Instance != "" && a.Instance != string(pod.UID) {
 			r.Duty = plan.Unknown // the arbiter speaks of another pod
 		}
+	} else {
+		r.Unlisted = s.View.Arbiter.Blocked == nil
 	}
 	if pod != nil {
 		fill(&r, pod, set, s.Plan)

@@ -26,6 +26,8 @@ func (n *next) arbitrate() {
 		// No further replica is risked while one is unwell.
 	case len(n.candidates) > 0:
 		n.acquire()
+	case n.unlisted != "" && !n.unsettled():
+		n.say(rankBlocked, UnknownReplica, "the arbiter's group does not list %s: make the Roster's selector match the pods of every target", n.unlisted)
 	case n.busy > 0 && n.leases == 0 && !n.unsettled():
 		n.handover()
 	}

@@ -49,6 +49,7 @@ type next struct {
 	busy     int      // neither upgraded nor idle
 	worker   *Replica // the first of these that works
 	waitsFor string   // the first of these
+	unlisted string   // the first of these that the arbiter does not know at all
 	standby  int      // upgraded, idle and fit to take over duty
 	recheck  time.Duration
 
@@ -108,6 +109,9 @@ func (n *next) surveyBusy(r *Replica) {
 	n.busy++
 	if n.waitsFor == "" {
 		n.waitsFor = r.Name
+	}
+	if n.unlisted == "" && r.Unlisted {
+		n.unlisted = r.Name
 	}
 	if n.worker == nil && r.Duty == Working {
 		n.worker = r

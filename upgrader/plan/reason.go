@@ -41,7 +41,6 @@ const (
 	ContainerNotFound    Reason = "ContainerNotFound"
 	NotInPlace           Reason = "NotInPlace"
 	TemplateContested    Reason = "TemplateContested"
-	TemplateRefused      Reason = "TemplateRefused"
 
 	// The pod's own reasons, as far as they are not the kubelet's words.
 	SameDigest     Reason = "SameDigest"

@@ -188,6 +188,8 @@ type Replica struct {
 	LastSince time.Time
 
 	Duty Duty
+	// Unlisted: the arbiter answers, and its group has no such replica.
+	Unlisted bool
 	// Unhealthy: the application says that it is not fit for duty.
 	Unhealthy bool
 	// Lease of this plan on the replica's name.
