@@ -14,13 +14,16 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"offduty.dev/test/cluster/binaries"
 	"offduty.dev/test/cluster/controlplane"
 )
 
 func main() {
+	log.SetLogger(logr.Discard()) // without one, controller-runtime prints a stack trace after 30 s
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	cancel()

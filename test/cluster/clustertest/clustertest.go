@@ -22,8 +22,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"offduty.dev/test/cluster/binaries"
 	"offduty.dev/test/cluster/controlplane"
@@ -36,15 +38,20 @@ var shared struct {
 	cluster *controlplane.Cluster
 	err     error
 	unlock  func()
+	tests   sync.Map // names of the tests that asked for the cluster
 }
 
 // Main runs the tests, stops the control plane if one was started, and exits.
+// It silences controller-runtime's global logger; a test that wants it sets it
+// before calling Main.
 // When a test failed the logs stay, and Main prints where.
 func Main(m *testing.M, options controlplane.Options) {
 	shared.options = options
 	if options.Log == nil {
 		shared.options.Log = os.Stderr
 	}
+	// Without a logger controller-runtime prints a stack trace after 30 s.
+	log.SetLogger(logr.Discard())
 	code := m.Run()
 	if err := stop(code != 0); err != nil {
 		fmt.Fprintln(os.Stderr, "stop the control plane:", err)
@@ -78,11 +85,13 @@ func Shared(t testing.TB) *controlplane.Cluster {
 	if shared.err != nil {
 		t.Fatal(shared.err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			dump(t, shared.cluster)
-		}
-	})
+	if _, again := shared.tests.LoadOrStore(t.Name(), true); !again {
+		t.Cleanup(func() {
+			if t.Failed() {
+				dump(t, shared.cluster)
+			}
+		})
+	}
 	return shared.cluster
 }
 

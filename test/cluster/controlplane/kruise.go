@@ -63,28 +63,34 @@ func (c *Cluster) startKruise(ctx context.Context) error {
 		fmt.Sprintf("WEBHOOK_PORT=%d", c.listen.webhook),
 		"WEBHOOK_CERT_DIR="+c.file("kruise-certificates"),
 	)
-	if _, err := c.launch(manager, healthy("http://"+local(c.listen.kruiseHealth)+"/readyz")); err != nil {
+	admits, err := c.admission(ctx, true)
+	if err != nil {
+		return err
+	}
+	// Its /readyz says yes seconds before its webhooks answer.
+	if _, err := c.launch(manager, admits); err != nil {
 		return err
 	}
 	return c.awaitReady(ctx, Kruise)
 }
 
-// awaitAdmission waits until a pod, and with Kruise a set, passes admission: the
-// API server learns of webhooks and service accounts some time after their writers.
-func (c *Cluster) awaitAdmission(ctx context.Context, kruise bool) error {
+// admission asks, by a dry run, whether a pod and, with Kruise, a set would be
+// admitted: the API server learns of webhooks and service accounts some time
+// after these are there.
+func (c *Cluster) admission(ctx context.Context, kruise bool) (func(context.Context) error, error) {
 	admin, err := c.Client(ctx, Admin(), nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	return Until(ctx, "a pod and a Kruise set pass admission", func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+		defer cancel()
 		err := admin.Create(ctx, probePod(), client.DryRunAll)
 		if kruise {
 			err = errors.Join(err, admin.Create(ctx, probeSet(), client.DryRunAll))
 		}
 		return err
-	})
+	}, nil
 }
 
 func probePod() *corev1.Pod {

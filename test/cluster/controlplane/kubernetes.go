@@ -156,6 +156,8 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 		"--service-account-private-key-file="+c.file("pki", "tokens.key"),
 		"--root-ca-file="+c.file("pki", "ca.crt"),
 		"--concurrent-gc-syncs=10",
+		// Simulated nodes send no heartbeats and must not be taken for lost.
+		"--node-monitor-grace-period=1000h",
 		// Switched off: what needs a metrics server, a token bootstrap or a signer of certificates.
 		"--controllers=*,-horizontal-pod-autoscaler-controller,-bootstrap-signer-controller,-token-cleaner-controller,-certificatesigningrequest-signing-controller",
 	)...)

@@ -74,7 +74,9 @@ func (c *Cluster) startNodes(ctx context.Context, n int) error {
 		"--config="+c.file("kwok.yaml"),
 		"--manage-all-nodes=false",
 		"--manage-nodes-with-annotation-selector="+simulated+"=true",
-		"--node-lease-duration-seconds=40",
+		// No node leases: a kwok that is killed would leave them behind, and its
+		// successor would touch no pod until they have run out.
+		"--node-lease-duration-seconds=0",
 		"--cidr=10.0.0.0/16",
 		"--node-ip=10.99.0.2",
 		"--server-address="+local(c.listen.kwok),

@@ -67,6 +67,16 @@ func (c *Cluster) start(ctx context.Context, options Options) error {
 	return nil
 }
 
+func (c *Cluster) awaitAdmission(ctx context.Context, kruise bool) error {
+	admits, err := c.admission(ctx, kruise)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return Until(ctx, "a pod passes admission", admits)
+}
+
 func (c *Cluster) phase(name string, run func() error) error {
 	started := time.Now()
 	if err := run(); err != nil {
