@@ -3,14 +3,11 @@ package controller
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -37,6 +34,8 @@ type Reconciler struct {
 	// Arbiter is the arbiter for plans that name none.
 	Arbiter arbiter.Config
 	Now     func() time.Time
+
+	secrets secrets
 }
 
 // Reconcile moves one UpgradePlan by at most one decision. It reads the cache; every
@@ -46,6 +45,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Get(ctx, req.NamespacedName, up); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.Sessions.Forget(req.NamespacedName)
+			r.secrets.forget(req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -100,14 +100,12 @@ func (r *Reconciler) converse(ctx context.Context, up *v1alpha1.UpgradePlan) (*s
 	}
 	cfg.Timeout = time.Duration(up.Spec.Arbiter.TimeoutSeconds) * time.Second
 	digest := "default"
-	if t := up.Spec.Arbiter.TLS; t != nil {
-		secret := &corev1.Secret{}
-		if err := r.Secrets.Get(ctx, client.ObjectKey{Namespace: up.Namespace, Name: t.SecretName}, secret); err != nil {
-			return blocked(plan.ArbiterConfigInvalid, "read secret %s of spec.arbiter.tls: %v", t.SecretName, err)
+	if up.Spec.Arbiter.TLS != nil {
+		own, err := r.secrets.get(ctx, r.Secrets, up, r.Now())
+		if err != nil {
+			return blocked(plan.ArbiterConfigInvalid, "%v", err)
 		}
-		cfg.TLS = &arbiter.TLS{ServerName: t.ServerName}
-		cfg.TLS.CA.Bytes, cfg.TLS.Cert.Bytes, cfg.TLS.Key.Bytes = secret.Data["ca.crt"], secret.Data["tls.crt"], secret.Data["tls.key"]
-		digest = digestOf(t.ServerName, cfg.TLS.CA.Bytes, cfg.TLS.Cert.Bytes, cfg.TLS.Key.Bytes)
+		cfg.TLS, digest = own.tls, own.digest
 		cfg.Insecure = false
 	}
 	//nolint:contextcheck // the conversation outlives this call
@@ -127,15 +125,6 @@ func group(up *v1alpha1.UpgradePlan) string {
 		return up.Spec.Arbiter.Group
 	}
 	return up.Namespace + "/" + up.Spec.Arbiter.Group
-}
-
-func digestOf(name string, parts ...[]byte) string {
-	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%q", name)
-	for _, p := range parts {
-		_, _ = fmt.Fprintf(h, "%q", p)
-	}
-	return hex.EncodeToString(h.Sum(nil))
 }
 
 // writeStatus writes the status if it says anything new.
