@@ -76,19 +76,19 @@ func stop(failed bool) error {
 // Shared is the control plane of this test binary. It skips the test under
 // -short, and fails it if the control plane cannot be started. After a failed
 // test the objects of the cluster are written beside the logs.
-func Shared(t testing.TB) *controlplane.Cluster {
-	t.Helper()
+func Shared(tb testing.TB) *controlplane.Cluster {
+	tb.Helper()
 	if testing.Short() {
-		t.Skip("needs a control plane, which -short leaves out")
+		tb.Skip("needs a control plane, which -short leaves out")
 	}
 	shared.start.Do(start)
 	if shared.err != nil {
-		t.Fatal(shared.err)
+		tb.Fatal(shared.err)
 	}
-	if _, again := shared.tests.LoadOrStore(t.Name(), true); !again {
-		t.Cleanup(func() {
-			if t.Failed() {
-				dump(t, shared.cluster)
+	if _, again := shared.tests.LoadOrStore(tb.Name(), true); !again {
+		tb.Cleanup(func() {
+			if tb.Failed() {
+				dump(tb, shared.cluster)
 			}
 		})
 	}
@@ -119,35 +119,36 @@ func start() {
 
 // Namespace makes a namespace for one test and deletes it when the test ends,
 // without waiting until it is gone.
-func Namespace(t testing.TB) string {
-	t.Helper()
-	c := Shared(t)
-	admin, err := c.Client(t.Context(), controlplane.Admin(), nil)
+func Namespace(tb testing.TB) string {
+	tb.Helper()
+	c := Shared(tb)
+	admin, err := c.Client(tb.Context(), controlplane.Admin(), nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
-	if err := admin.Create(t.Context(), namespace); err != nil {
-		t.Fatalf("make a namespace for the test: %v", err)
+	if err := admin.Create(tb.Context(), namespace); err != nil {
+		tb.Fatalf("make a namespace for the test: %v", err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
+	tb.Cleanup(func() {
+		if tb.Failed() {
 			return // its objects are still to be looked at
 		}
 		if err := admin.Delete(context.Background(), namespace); err != nil {
-			t.Errorf("delete the namespace of the test: %v", err)
+			tb.Errorf("delete the namespace of the test: %v", err)
 		}
 	})
 	return namespace.Name
 }
 
 // dump writes what a person would look at first.
-func dump(t testing.TB, c *controlplane.Cluster) {
-	name := strings.NewReplacer("/", "_", " ", "_").Replace(t.Name()) + ".yaml"
+func dump(tb testing.TB, c *controlplane.Cluster) {
+	tb.Helper()
+	name := strings.NewReplacer("/", "_", " ", "_").Replace(tb.Name()) + ".yaml"
 	path := filepath.Join(c.LogDir(), name)
 	if err := c.Dump(context.Background(), path); err != nil {
-		t.Logf("write the objects of the cluster: %v", err)
+		tb.Logf("write the objects of the cluster: %v", err)
 		return
 	}
-	t.Logf("the objects of the cluster as they were when the test ended: %s", path)
+	tb.Logf("the objects of the cluster as they were when the test ended: %s", path)
 }

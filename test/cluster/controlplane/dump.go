@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -21,7 +22,8 @@ var dumped = []string{"offduty.dev", "apps.kruise.io"}
 // to one YAML file.
 func (c *Cluster) Dump(ctx context.Context, path string) error {
 	kinds := []schema.GroupVersionKind{
-		{Version: "v1", Kind: "Pod"}, {Version: "v1", Kind: "Event"},
+		{Version: "v1", Kind: "Pod"},
+		{Version: "v1", Kind: "Event"},
 		{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease"},
 	}
 	more, err := c.kindsOf(ctx, dumped...)
@@ -73,12 +75,11 @@ func (c *Cluster) kindsOf(ctx context.Context, groups ...string) ([]schema.Group
 		if err != nil {
 			return nil, fmt.Errorf("read the kinds that are served: %w", err)
 		}
+		if !slices.Contains(groups, version.Group) {
+			continue
+		}
 		for _, resource := range list.APIResources {
-			for _, group := range groups {
-				if version.Group == group {
-					kinds = append(kinds, version.WithKind(resource.Kind))
-				}
-			}
+			kinds = append(kinds, version.WithKind(resource.Kind))
 		}
 	}
 	return kinds, nil

@@ -22,8 +22,7 @@ func Until(ctx context.Context, what string, check func(ctx context.Context) err
 		if err == nil {
 			return nil
 		}
-		var permanent *permanentError
-		if errors.As(err, &permanent) {
+		if permanent, ok := errors.AsType[*permanentError](err); ok {
 			return fmt.Errorf("wait until %s: %w", what, permanent.err)
 		}
 		// What check says after the end of ctx is only that ctx ended.

@@ -118,30 +118,41 @@ func TestHowAProcessEnds(t *testing.T) {
 			p := start(t, test.script)
 			if test.end != nil {
 				await(t, "it has begun", func() bool { return size(t, p) > 0 })
-			}
-			if test.frozen {
-				if err := p.Freeze(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if test.end != nil {
-				if err := test.end(p); err != nil {
-					t.Fatal(err)
-				}
+				end(t, p, test.frozen, test.end)
 			}
 			if got := fmt.Sprint(p.Wait()); got != test.want {
 				t.Errorf("Wait answers %q, want %q", got, test.want)
 			}
-			if p.Running() || p.Expected() != test.expected || !gone(p.PID()) {
-				t.Errorf("running %t, expected %t, gone %t", p.Running(), p.Expected(), gone(p.PID()))
+			if p.Expected() != test.expected {
+				t.Errorf("that it ended was expected: %t, want %t", p.Expected(), test.expected)
 			}
-			if p.Freeze() == nil || p.Thaw() == nil {
-				t.Error("a process that has ended was frozen or thawed")
-			}
-			if err := p.Kill(); err != nil {
-				t.Errorf("killing it again: %v", err)
-			}
+			checkGone(t, p)
 		})
+	}
+}
+
+func end(t *testing.T, p *daemon.Process, frozen bool, how func(*daemon.Process) error) {
+	t.Helper()
+	if frozen {
+		if err := p.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := how(p); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkGone(t *testing.T, p *daemon.Process) {
+	t.Helper()
+	if p.Running() || !gone(p.PID()) {
+		t.Errorf("it has ended, but running says %t and gone %t", p.Running(), gone(p.PID()))
+	}
+	if p.Freeze() == nil || p.Thaw() == nil {
+		t.Error("a process that has ended was frozen or thawed")
+	}
+	if err := p.Kill(); err != nil {
+		t.Errorf("killing it again: %v", err)
 	}
 }
 
