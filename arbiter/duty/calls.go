@@ -174,3 +174,12 @@ func refusalOf(r roster.Refused, from string) *lease.Refusal {
 	}
 	return lease.Refuse(lease.NoSuccessor, "successor: a candidate that is idle, not leased and fit", "nobody can take over from %s", from)
 }
+
+// Reload makes the group read its record again before it does anything else: somebody
+// else has changed it.
+func (g *Group) Reload(ctx context.Context) error {
+	return g.do(ctx, false, func(t *txn) {
+		t.err = nil
+		g.loaded, g.stepAt = false, t.now
+	})
+}

@@ -177,4 +177,3 @@ func (c *verifyingCreds) verify(chain []*x509.Certificate) ([]string, error) {
 	}
 	return namesOf(leaf), nil
 }
-

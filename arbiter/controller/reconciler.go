@@ -1,0 +1,301 @@
+package controller
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"offduty.dev/api/v1alpha1"
+	"offduty.dev/arbiter/duty"
+	"offduty.dev/arbiter/policy"
+	"offduty.dev/arbiter/roster"
+	"offduty.dev/arbiter/store"
+)
+
+const (
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+// Reconciler keeps one group per Roster.
+type Reconciler struct {
+	// Client reads from the cache.
+	Client client.Client
+	// Live reads from the API server itself.
+	Live     client.Reader
+	Registry *Registry
+	Recorder events.EventRecorder
+	Now      func() time.Time
+	// Leading says whether this process may answer; nil: always.
+	Leading func() bool
+	// Base is the context that the groups' loops run in.
+	Base context.Context //nolint:containedctx // groups outlive the reconcile that starts them
+
+	// changed carries the Rosters whose group has a new view.
+	changed chan event.GenericEvent
+}
+
+// Setup registers the reconciler with a manager.
+func (r *Reconciler) Setup(mgr ctrl.Manager) error {
+	r.changed = make(chan event.GenericEvent)
+	err := ctrl.NewControllerManagedBy(mgr).
+		Named("roster").
+		WithOptions(controller.Options{
+			// Kruise's webhook refuses label writes while Kruise is down: try again soon after.
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
+		}).
+		For(&v1alpha1.Roster{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, statusLost()))).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.rostersOf), builder.WithPredicates(podChanged())).
+		WatchesRawSource(source.Channel(r.changed, &handler.EnqueueRequestForObject{})).
+		Complete(r)
+	if err != nil {
+		return fmt.Errorf("set up the roster controller: %w", err)
+	}
+	return nil
+}
+
+// statusLost lets a Roster through whose record was taken away under us.
+func statusLost() predicate.Predicate {
+	return predicate.Funcs{
+		UpdateFunc: func(e event.UpdateEvent) bool {
+			before, ok1 := e.ObjectOld.(*v1alpha1.Roster)
+			after, ok2 := e.ObjectNew.(*v1alpha1.Roster)
+			return ok1 && ok2 && before.Status.Epoch != "" && after.Status.Epoch != before.Status.Epoch
+		},
+		CreateFunc:  func(event.CreateEvent) bool { return false },
+		DeleteFunc:  func(event.DeleteEvent) bool { return false },
+		GenericFunc: func(event.GenericEvent) bool { return false },
+	}
+}
+
+// podChanged lets a pod through when something has changed that a group looks at.
+func podChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok1 := e.ObjectOld.(*corev1.Pod)
+		after, ok2 := e.ObjectNew.(*corev1.Pod)
+		return !ok1 || !ok2 || toPod(before) != toPod(after) ||
+			labels.Set(before.Labels).String() != labels.Set(after.Labels).String()
+	}}
+}
+
+// rostersOf finds the Rosters that have a pod as a member. A pod that has just lost the
+// labels of a selector is found by its name in the record.
+func (r *Reconciler) rostersOf(ctx context.Context, obj client.Object) []reconcile.Request {
+	var list v1alpha1.RosterList
+	if err := r.Client.List(ctx, &list, client.InNamespace(obj.GetNamespace())); err != nil {
+		log.FromContext(ctx).Error(err, "cannot list rosters", "namespace", obj.GetNamespace())
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range list.Items {
+		ro := &list.Items[i]
+		selector, err := metav1.LabelSelectorAsSelector(&ro.Spec.Members.Selector)
+		if err == nil && (selector.Matches(labels.Set(obj.GetLabels())) || recorded(ro, obj.GetName())) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ro)})
+		}
+	}
+	return out
+}
+
+func recorded(ro *v1alpha1.Roster, pod string) bool {
+	for i := range ro.Status.Members {
+		if ro.Status.Members[i].Name == pod {
+			return true
+		}
+	}
+	return false
+}
+
+// Reconcile brings the group of one Roster up to date, and its pods after it: read,
+// configure, label, fence.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	var ro v1alpha1.Roster
+	if err := r.Client.Get(ctx, req.NamespacedName, &ro); err != nil {
+		if client.IgnoreNotFound(err) == nil {
+			r.Registry.remove(req.NamespacedName)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	pods, err := r.members(ctx, &ro)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	group := r.ensure(&ro)
+	seen := make(map[string]roster.Pod, len(pods))
+	for name, p := range pods {
+		seen[name] = toPod(p)
+	}
+	if err := r.noticeLoss(ctx, &ro, group); err != nil {
+		return ctrl.Result{}, err
+	}
+	if err := group.Configure(ctx, settingsOf(&ro), seen); err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			return ctrl.Result{}, nil // deleted meanwhile; its event will come
+		}
+		return ctrl.Result{}, fmt.Errorf("configure group %s: %w", req, err)
+	}
+	if r.Leading != nil && !r.Leading() {
+		return ctrl.Result{}, fmt.Errorf("group %s: this arbiter may not be the leader any more", req)
+	}
+	view := group.View()
+	return ctrl.Result{}, errors.Join(r.label(ctx, view, pods), r.fence(ctx, &ro, group, view))
+}
+
+// noticeLoss makes the group read its record again when the Roster shows another one. The
+// cache may only be late, so the API server has the last word.
+func (r *Reconciler) noticeLoss(ctx context.Context, ro *v1alpha1.Roster, g *duty.Group) error {
+	v := g.View()
+	if v == nil || v.Epoch == ro.Status.Epoch {
+		return nil
+	}
+	var live v1alpha1.Roster
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(ro), &live); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if v := g.View(); v.Epoch == live.Status.Epoch {
+		return nil
+	}
+	if err := g.Reload(ctx); err != nil {
+		return fmt.Errorf("reload the record of %s/%s: %w", ro.Namespace, ro.Name, err)
+	}
+	return nil
+}
+
+// members lists the pods that the Roster selects, by name.
+func (r *Reconciler) members(ctx context.Context, ro *v1alpha1.Roster) (map[string]*corev1.Pod, error) {
+	selector, err := metav1.LabelSelectorAsSelector(&ro.Spec.Members.Selector)
+	if err != nil {
+		return nil, reconcile.TerminalError(fmt.Errorf("roster %s/%s: members.selector: %w", ro.Namespace, ro.Name, err))
+	}
+	var list corev1.PodList
+	if err := r.Client.List(ctx, &list, client.InNamespace(ro.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+		return nil, fmt.Errorf("list the members of roster %s/%s: %w", ro.Namespace, ro.Name, err)
+	}
+	pods := make(map[string]*corev1.Pod, len(list.Items))
+	for i := range list.Items {
+		pods[list.Items[i].Name] = &list.Items[i]
+	}
+	return pods, nil
+}
+
+func (r *Reconciler) ensure(ro *v1alpha1.Roster) *duty.Group {
+	key := client.ObjectKeyFromObject(ro)
+	logger := log.FromContext(r.Base).WithName("group")
+	create := func() *duty.Group {
+		return duty.New(duty.Config{
+			Key: key.String(), Prefix: key.Namespace + "/",
+			Store: store.NewKubernetes(r.Live, r.Client, key),
+			Now:   r.Now, NewEpoch: NewEpoch, Leading: r.Leading, Log: logger,
+			FirstToken: func(lost bool) int64 {
+				if !lost {
+					return 0
+				}
+				// Above anything that the lost record can have given, one token a second.
+				return r.Now().Unix()
+			},
+		})
+	}
+	return r.Registry.ensure(r.Base, key, ro.UID, create, func(ctx context.Context, g *duty.Group) { r.watch(ctx, key, g) })
+}
+
+// NewEpoch returns a short random name.
+func NewEpoch() string { return strings.ToLower(rand.Text()[:10]) }
+
+// watch asks for a reconcile whenever the group has a new view.
+func (r *Reconciler) watch(ctx context.Context, key types.NamespacedName, g *duty.Group) {
+	select {
+	case <-g.Ready():
+	case <-ctx.Done():
+		return
+	}
+	obj := &v1alpha1.Roster{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+	var last *duty.View
+	for {
+		v := g.View()
+		if last == nil || r.needsPods(last, v) {
+			select {
+			case r.changed <- event.GenericEvent{Object: obj}:
+			case <-ctx.Done():
+				return
+			}
+		}
+		r.announce(ctx, last, v)
+		last = v
+		select {
+		case <-v.Superseded():
+		case <-g.Stopped():
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// settingsOf reads the spec; the defaults are in the schema.
+func settingsOf(ro *v1alpha1.Roster) duty.Settings {
+	return SettingsOf(ro.Generation, &ro.Spec)
+}
+
+// SettingsOf reads a Roster's spec.
+func SettingsOf(generation int64, spec *v1alpha1.RosterSpec) duty.Settings {
+	a := spec.Assigned
+	s := duty.Settings{
+		Generation: generation,
+		Roster: roster.Config{
+			Named: a.Workers == nil, Names: a.Working,
+			Settle:   time.Duration(a.SettleSeconds) * time.Second,
+			Failover: time.Duration(a.FailoverSeconds) * time.Second,
+			Lifetime: time.Duration(a.LifetimeSeconds) * time.Second,
+		},
+		MaxLeased:  int(spec.MaxLeased),
+		PinOverdue: time.Duration(spec.PinOverdueSeconds) * time.Second,
+	}
+	if a.Workers != nil {
+		s.Roster.Slots = int(*a.Workers)
+	}
+	switch {
+	case spec.Floor.Type == v1alpha1.FloorQuorum && spec.Floor.Voters != nil:
+		s.Floor = policy.Quorum(int(*spec.Floor.Voters))
+	case spec.Floor.MinServing != nil:
+		s.Floor = int(*spec.Floor.MinServing)
+	}
+	return s
+}
+
+// toPod keeps what a group looks at.
+func toPod(p *corev1.Pod) roster.Pod {
+	out := roster.Pod{
+		Instance: string(p.UID), Revision: p.Labels[revisionLabel],
+		Terminating: p.DeletionTimestamp != nil, OnDuty: p.Labels[v1alpha1.DutyLabel] == dutyWorking,
+	}
+	out.LeaseID, _, _ = strings.Cut(p.Annotations[v1alpha1.LeaseAnnotation], "/")
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			out.Ready = c.Status == corev1.ConditionTrue
+		}
+	}
+	return out
+}
+
+// revisionLabel is where Kubernetes and Kruise note a pod's controller revision.
+const revisionLabel = "controller-revision-hash"

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+
+	"offduty.dev/arbiter/controller"
+	"offduty.dev/arbiter/server"
+	"offduty.dev/arbiter/store"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	listen   string
+	logLevel string
+
+	cert, key, clientCA string
+	insecure            bool
+	roles               server.Roles
+	selfSigned          bool
+	secretsNamespace    string
+	serviceNames        []string
+
+	stateFile, config string
+
+	kubeconfig      string
+	namespaces      []string
+	metrics, probes string
+	leaderElect     bool
+	leaderNamespace string
+}
+
+const serveLong = `Serve runs the arbiter.
+
+In Kubernetes (the default) groups are Roster objects; their records are kept in the
+status of the Rosters, and the members are the pods that a Roster selects.
+
+Without Kubernetes, give --state-file and --config. The configuration is YAML, one
+document per group, like a Roster, but with the members listed by name. A member is
+present while it attends (AttendanceService), and ready when it says that it is healthy:
+
+  apiVersion: offduty.dev/v1alpha1
+  kind: Roster
+  metadata: {namespace: prod, name: voters}
+  spec:
+    members: {names: [voter-0, voter-1, voter-2]}
+    floor: {type: Quorum, voters: 3}
+    assigned: {workers: 1}
+
+The group is then "prod/voters", its replicas "prod/voter-0" and so on. The state file is
+synced before each answer. A lease that expires keeps its ban until its holder releases it
+or an administrator does: without Kubernetes there is no pod to fence.
+
+Clients are known by the names in their certificates (common name, DNS name or URI).`
+
+func serveCommand() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the arbiter", Long: serveLong, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", ":9443", "address for gRPC")
+	f.StringVar(&o.logLevel, "log-level", "info", "info or debug")
+	f.StringVar(&o.cert, "tls-cert", "", "server certificate, PEM; read again when it changes")
+	f.StringVar(&o.key, "tls-key", "", "server key, PEM")
+	f.StringVar(&o.clientCA, "client-ca", "", "authority that signs client certificates, PEM")
+	f.BoolVar(&o.insecure, "insecure", false, "no TLS, everybody may do everything; only with a loopback --listen")
+	f.StringSliceVar(&o.roles.Upgraders, "upgrader-names", []string{"offduty-upgrader"}, "certificate names that may lease")
+	f.StringSliceVar(&o.roles.Attendants, "attendant-names", []string{"offduty-attendant"}, "certificate names that may attend")
+	f.StringSliceVar(&o.roles.Admins, "admin-names", []string{"offduty-admin"}, "certificate names that may release by force")
+	f.BoolVar(&o.selfSigned, "self-signed-secrets", false,
+		"make and renew all certificates and keep them in the Secrets offduty-arbiter-ca, offduty-arbiter-tls, offduty-upgrader-tls, offduty-attendant-tls and offduty-admin-tls")
+	f.StringVar(&o.secretsNamespace, "secrets-namespace", "", "namespace of these Secrets (default: --leader-election-namespace)")
+	f.StringSliceVar(&o.serviceNames, "service-dns-names", []string{"offduty-arbiter.offduty-system.svc", "localhost", "127.0.0.1"},
+		"DNS names and IP addresses of the self-signed server certificate")
+	f.StringVar(&o.stateFile, "state-file", "", "run without Kubernetes, with the records in this file")
+	f.StringVar(&o.config, "config", "", "groups for --state-file, YAML; see above")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig (default: $KUBECONFIG, then the service account of the pod)")
+	f.StringSliceVar(&o.namespaces, "namespaces", nil, "namespaces to watch (default: all)")
+	f.StringVar(&o.metrics, "metrics-bind-address", ":8080", `address for /metrics; "0": none`)
+	f.StringVar(&o.probes, "health-probe-bind-address", ":8081", `address for /healthz and /readyz; "0": none`)
+	f.BoolVar(&o.leaderElect, "leader-elect", true, "be one of several; only the leader serves and is ready")
+	f.StringVar(&o.leaderNamespace, "leader-election-namespace", "", "namespace of the Lease offduty-arbiter (default: $POD_NAMESPACE, then the pod's)")
+	return cmd
+}
+
+func (o *serveOptions) run(ctx context.Context) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	level := slog.LevelInfo
+	if o.logLevel == "debug" {
+		level = slog.LevelDebug
+	}
+	log := logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	if o.stateFile != "" {
+		return o.runStandalone(logr.NewContext(ctx, log), log)
+	}
+	return o.runKubernetes(logr.NewContext(ctx, log), log)
+}
+
+// check refuses flags that do not go together, before anything is started.
+func (o *serveOptions) check() error {
+	files := 0
+	for _, f := range []string{o.cert, o.key, o.clientCA} {
+		if f != "" {
+			files++
+		}
+	}
+	ways := 0
+	for _, way := range []bool{o.insecure, o.selfSigned, files > 0} {
+		if way {
+			ways++
+		}
+	}
+	switch {
+	case o.logLevel != "info" && o.logLevel != "debug":
+		return fmt.Errorf("--log-level %q: want info or debug", o.logLevel)
+	case (o.stateFile == "") != (o.config == ""):
+		return errors.New("--state-file and --config are needed together")
+	case o.stateFile != "" && o.selfSigned:
+		return errors.New("--self-signed-secrets needs Kubernetes: give --tls-cert, --tls-key and --client-ca with --state-file")
+	case ways != 1:
+		return errors.New("give exactly one of: --tls-cert with --tls-key and --client-ca; --self-signed-secrets; --insecure")
+	case files > 0 && files < 3:
+		return errors.New("--tls-cert, --tls-key and --client-ca are needed together")
+	case o.insecure:
+		return checkLoopback(o.listen)
+	}
+	return nil
+}
+
+// checkLoopback refuses plaintext on an address that others can reach.
+func checkLoopback(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("address %q: %w", address, err)
+	}
+	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("--insecure with address %q: plaintext is allowed on a loopback address only, such as 127.0.0.1:9443", address)
+}
+
+// files returns the certificates in files, or nil for plaintext.
+func (o *serveOptions) files() (server.Certificates, error) {
+	if o.insecure {
+		return nil, nil //nolint:nilnil // plaintext has no certificates
+	}
+	c := &server.Files{Cert: o.cert, Key: o.key, ClientCA: o.clientCA}
+	if _, _, err := c.Current(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (o *serveOptions) runStandalone(ctx context.Context, log logr.Logger) error {
+	data, err := os.ReadFile(filepath.Clean(o.config))
+	if err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	rosters, err := controller.DecodeStandalone(data)
+	if err != nil {
+		return fmt.Errorf("read the configuration %s: %w", o.config, err)
+	}
+	certificates, err := o.files()
+	if err != nil {
+		return err
+	}
+	state, err := store.OpenFile(o.stateFile)
+	if err != nil {
+		return err
+	}
+	groups := controller.NewStandalone(rosters, state, time.Now, log)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer func() {
+		stop()
+		groups.Wait()
+		if err := state.Close(); err != nil {
+			log.Error(err, "cannot close the state file", "file", o.stateFile)
+		}
+	}()
+	if err := groups.Start(running); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	log.Info("serving", "address", listener.Addr().String(), "groups", len(rosters))
+	return server.New(server.Config{
+		Groups: groups, Certificates: certificates, Roles: o.roles, Version: version(), Now: time.Now, Log: log,
+	}).Serve(ctx, listener)
+}
