@@ -138,6 +138,9 @@ func up(ctx context.Context, options controlplane.Options, out io.Writer) error 
 	}
 	options.Dir = p.dir
 	c, err := controlplane.Start(ctx, options)
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted while it was starting; nothing is left running")
+	}
 	if err != nil {
 		return err
 	}
@@ -208,9 +211,13 @@ func kubectl(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if unlock, err := binaries.TryLock(p.lock); err == nil {
+		unlock()
+		return errors.New("no control plane is up; start one with: go run ./test/cluster up")
+	}
 	config := filepath.Join(p.dir, "kubeconfig", "admin")
 	if _, err := os.Stat(config); err != nil {
-		return errors.New("no control plane is up; start one with: go run ./test/cluster up")
+		return errors.New("the control plane is still starting; try again in a few seconds")
 	}
 	set, err := binaries.Ensure(ctx, os.Stderr)
 	if err != nil {
