@@ -13,6 +13,7 @@
 //	daemon        child processes that can be killed and frozen, and never outlive us
 //	controlplane  the running control plane; its documentation is the place to start
 //	clustertest   one control plane per test binary
+//	standing      the one control plane that was started by hand, so that down finds it
 //
 // The modules in tools are nested, so that the root module's dependencies stay
 // its own. To move to another version, change the version there, run go mod tidy

@@ -8,11 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
@@ -20,6 +16,7 @@ import (
 
 	"offduty.dev/test/cluster/binaries"
 	"offduty.dev/test/cluster/controlplane"
+	"offduty.dev/test/cluster/standing"
 )
 
 func main() {
@@ -101,42 +98,13 @@ func kubectlCommand() *cobra.Command {
 	}
 }
 
-// place is where up keeps its one cluster, so that down and kubectl find it.
-type place struct{ dir, lock, pid string }
-
-func findPlace() (place, error) {
-	cache, err := binaries.CacheDir()
-	if err != nil {
-		return place{}, err
-	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return place{}, fmt.Errorf("make the cache folder: %w", err)
-	}
-	return place{dir: filepath.Join(cache, "up"), lock: filepath.Join(cache, "up.lock"), pid: filepath.Join(cache, "up.pid")}, nil
-}
-
-// up holds a file lock while the cluster is up: the lock ends with this
-// process, however that ends, so it cannot be left over as a file could.
 func up(ctx context.Context, options controlplane.Options, out io.Writer) error {
-	p, err := findPlace()
+	place, err := standing.Claim()
 	if err != nil {
 		return err
 	}
-	unlock, err := binaries.TryLock(p.lock)
-	if errors.Is(err, binaries.ErrLocked) {
-		return errors.New("a control plane is up already; stop it with: go run ./test/cluster down")
-	}
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := os.RemoveAll(p.dir); err != nil { // the logs of last time
-		return fmt.Errorf("clear the folder of the last cluster: %w", err)
-	}
-	if err := os.WriteFile(p.pid, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
-		return fmt.Errorf("record the process id: %w", err)
-	}
-	options.Dir = p.dir
+	defer place.Release()
+	options.Dir = place.Dir
 	c, err := controlplane.Start(ctx, options)
 	if err != nil && ctx.Err() != nil {
 		return errors.New("interrupted while it was starting; nothing is left running")
@@ -144,87 +112,40 @@ func up(ctx context.Context, options controlplane.Options, out io.Writer) error 
 	if err != nil {
 		return err
 	}
-	config, err := c.Kubeconfig(ctx, controlplane.Admin())
+	hints, err := standing.Hints(ctx, c)
 	if err != nil {
 		return errors.Join(err, c.Stop())
 	}
-	printHints(out, c, config)
+	fmt.Fprintf(out, "\n%s", hints)
 	<-ctx.Done()
 	fmt.Fprintf(out, "stopping; the logs stay in %s\n", c.LogDir())
 	return c.Stop()
 }
 
-func printHints(out io.Writer, c *controlplane.Cluster, config string) {
-	fmt.Fprintf(out, `
-kubeconfig of the administrator: %[1]s
-logs and audit log:              %[2]s
-
-In another terminal:
-  go run ./test/cluster kubectl get nodes
-or, with the kubectl that belongs to this control plane:
-  export KUBECONFIG=%[1]s
-  export KUBECACHEDIR=%[3]s
-  %[4]s get nodes
-Ctrl-C here, or "go run ./test/cluster down", stops it.
-`, config, c.LogDir(), filepath.Join(c.Dir(), "kubectl-cache"), c.Kubectl())
-}
-
-// down asks the process of up to stop, and waits until it has given back its lock.
 func down(ctx context.Context, out io.Writer) error {
-	p, err := findPlace()
-	if err != nil {
-		return err
-	}
-	unlock, err := binaries.TryLock(p.lock)
-	if err == nil {
-		unlock()
+	err := standing.Down(ctx)
+	if errors.Is(err, standing.ErrNone) {
 		_, err := fmt.Fprintln(out, "no control plane is up")
 		return err
 	}
-	if !errors.Is(err, binaries.ErrLocked) {
+	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(p.pid)
-	if err != nil {
-		return fmt.Errorf("find the process of up: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return fmt.Errorf("find the process of up in %s: %w", p.pid, err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-		return fmt.Errorf("ask process %d to stop: %w", pid, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	unlock, err = binaries.Lock(ctx, p.lock, nil)
-	if err != nil {
-		return fmt.Errorf("process %d did not stop: %w", pid, err)
-	}
-	unlock()
 	_, err = fmt.Fprintln(out, "stopped")
 	return err
 }
 
 func kubectl(ctx context.Context, args []string) error {
-	p, err := findPlace()
+	env, err := standing.KubectlEnv()
 	if err != nil {
 		return err
-	}
-	if unlock, err := binaries.TryLock(p.lock); err == nil {
-		unlock()
-		return errors.New("no control plane is up; start one with: go run ./test/cluster up")
-	}
-	config := filepath.Join(p.dir, "kubeconfig", "admin")
-	if _, err := os.Stat(config); err != nil {
-		return errors.New("the control plane is still starting; try again in a few seconds")
 	}
 	set, err := binaries.Ensure(ctx, os.Stderr)
 	if err != nil {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, set.Kubectl, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+config, "KUBECACHEDIR="+filepath.Join(p.dir, "kubectl-cache"))
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd.Run()
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -32,9 +33,10 @@ type AuditEvent struct {
 	Time time.Time
 }
 
-// Write says whether the request was to change something and succeeded.
+// Write says whether the request changed something, or could have: it succeeded
+// and was no dry run. A patch that made no difference counts.
 func (e AuditEvent) Write() bool {
-	return e.Code < 300 && slices.Contains([]string{"create", "update", "patch", "delete", "deletecollection"}, e.Verb)
+	return e.Code < 300 && !strings.Contains(e.URI, "dryRun=All") && slices.Contains([]string{"create", "update", "patch", "delete", "deletecollection"}, e.Verb)
 }
 
 // AuditMark is a place in the audit log.

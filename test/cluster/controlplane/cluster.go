@@ -263,7 +263,7 @@ func (c *Cluster) Restart(ctx context.Context, name string) error {
 }
 
 // StartProcess starts a further daemon, for example one of Build, and returns
-// at once. It lives until it ends, is killed, or the cluster stops; Kill,
+// at once; argv[0] is the path of its binary. It lives until it ends, is killed, or the cluster stops; Kill,
 // Freeze, Thaw and Restart know it by name. Its log is LogDir()/name.log. env
 // (KEY=value) is added to a minimal environment. A name can be used again once
 // its process has ended.

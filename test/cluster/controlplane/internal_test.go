@@ -108,6 +108,7 @@ func TestWhatCountsAsAWrite(t *testing.T) {
 		{AuditEvent{Verb: "create", Code: 201}, true},
 		{AuditEvent{Verb: "create", Code: 409}, false},
 		{AuditEvent{Verb: "get", Code: 200}, false},
+		{AuditEvent{Verb: "create", Code: 201, URI: "/api/v1/pods?dryRun=All&fieldManager=x"}, false},
 	} {
 		if got := test.event.Write(); got != test.want {
 			t.Errorf("%s answered with %d counts as a write: %t", test.event.Verb, test.event.Code, got)
