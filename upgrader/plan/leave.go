@@ -20,17 +20,16 @@ func (n *next) leaveTarget(i int, t *Target, sel selection, wrong *Replica) bool
 	return false
 }
 
-// inFlight says whether a replica is not finished. One that failed is given up: it stays
-// as it is, and its lease ends.
+// inFlight says whether a replica is not finished, or not given up yet.
 func (n *next) inFlight(i int, t *Target) bool {
 	any := false
 	for j := range t.Pods {
 		r := &t.Pods[j]
 		switch s := StepOf(n.w, t, r, n.now); {
-		case s == StepFailed || s == StepMissing && r.Lease != nil:
+		case s == StepMissing && r.Lease != nil:
 			n.release(r, false, "")
-			any = any || r.Lease != nil
-		case r.Lease != nil, r.Exists && r.marked(), s == StepReleased:
+			any = true
+		case r.Lease != nil, r.Exists && r.marked():
 			n.sayOf(i, rankDoing, Leaving, "finishing %s before the plan goes", r.Name)
 			any = true
 		}
@@ -43,7 +42,15 @@ func (n *next) unhold(i int, t *Target) bool {
 	any := false
 	for j := range t.Pods {
 		r := &t.Pods[j]
-		if !r.Exists || (!r.Hold && r.Verified == "") {
+		if !r.Exists || r.Terminating {
+			continue
+		}
+		if r.Gated && !r.GateOpen {
+			n.sayOf(i, rankDoing, Leaving, "opening the gate of %s", r.Name)
+			any = true // tend does it, in a patch of its own
+			continue
+		}
+		if !r.Hold && r.Verified == "" {
 			continue
 		}
 		p := n.patch(r, Leaving)
@@ -64,6 +71,7 @@ func (n *next) leave(settled bool) {
 		return
 	case a.Blocked == nil && !a.Adopted:
 		n.act(Adopt{})
+		n.say(rankDoing, Leaving, "taking over the leases of this plan, to give them back")
 		return
 	}
 	for _, l := range a.Orphans {

@@ -88,7 +88,7 @@ func (n *next) surveyReplica(t *Target, r *Replica) {
 	if r.Lease != nil {
 		n.leases++
 	}
-	if s == StepFailed || r.Lease != nil && r.Trouble != nil && (t.isNew(r) || r.released()) {
+	if s == StepFailed || r.Trouble != nil && (t.isNew(r) && s != StepUpgraded || r.released()) {
 		n.trouble = r
 	}
 	if s == StepUpgraded {

@@ -20,8 +20,16 @@ func (n *next) replicas(i int, t *Target, sel selection, wrong *Replica) bool {
 		case StepReleased:
 			n.sayUpgrading(i, t, r)
 		case StepFailed:
+			if n.givenUp(t, r) {
+				n.undo(i, t, r, Leaving)
+				continue
+			}
 			n.failed(i, t, r)
 		case StepVerifying:
+			if n.w.Policy.Deleting && r.Lease == nil && !r.released() {
+				n.tend(r) // it is not ours, and will not be
+				continue
+			}
 			n.verify(i, t, r)
 		case StepReadmitting:
 			n.readmit(i, t, r)
@@ -51,7 +59,7 @@ func (n *next) label(r *Replica) string {
 func (n *next) tend(r *Replica) {
 	p := n.patch(r, "")
 	if l := n.label(r); l != "" && l != r.Working {
-		p.Working = &l
+		p.Working = new(l) // not &l: that would allocate for every replica
 	}
 	if r.Gated && !r.GateOpen && r.Lease == nil {
 		p.Gate = new(true)
@@ -125,10 +133,28 @@ func (n *next) forward(i int, t *Target, r *Replica, s Step, selected bool, wron
 	}
 }
 
+// chosenInVain says whether nothing but Kruise's choice is left on a pod at the update
+// revision: Kruise takes that back by itself (refreshPodState).
+func (n *next) chosenInVain(i int, t *Target, r *Replica) bool {
+	if r.State != StatePreparingUpdate || !t.isNew(r) || r.Grant || r.Note.ID != "" {
+		return false
+	}
+	n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet taken back its choice of %s", r.Name)
+	return true
+}
+
+// givenUp says whether the plan leaves without r, which failed. It stays as it is.
+func (n *next) givenUp(t *Target, r *Replica) bool {
+	return n.w.Policy.Deleting && StepOf(n.w, t, r, n.now) == StepFailed && (!t.isNew(r) || !n.verified(r))
+}
+
 // undo gives a replica back: the pod first, the lease last. The partition was raised
 // before (guard), because r does not count as selected any more.
 func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
 	n.sayOf(i, rankDoing, Undoing, "taking %s back (%s)", r.Name, why)
+	if n.chosenInVain(i, t, r) {
+		return
+	}
 	if r.marked() {
 		p := n.patch(r, why)
 		p.Grant, p.Note = new(false), &Note{}
@@ -229,6 +255,8 @@ func (n *next) verify(i int, t *Target, r *Replica) {
 // then the lease.
 func (n *next) readmit(i int, t *Target, r *Replica) {
 	switch {
+	case n.chosenInVain(i, t, r):
+		return
 	case r.marked():
 		p := n.patch(r, Readmitting)
 		p.Grant, p.Note = new(false), &Note{}

@@ -28,7 +28,7 @@ func (n *next) target(i int) bool {
 	if n.lower(i, t, sel) || n.finish(i, t, moving) {
 		return false
 	}
-	n.offer(t)
+	n.offer(i, t)
 	return true
 }
 
@@ -54,7 +54,7 @@ func (n *next) arm(i int, t *Target) bool {
 	}
 	partition := Parked
 	if p := t.protected(nil); p > 0 && !t.uniform() {
-		partition = p // a rollout is under way: it stops where it stands
+		partition = max(p, t.Partition) // a rollout is under way: it stops where it stands
 	}
 	n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: partition, Why: Arming})
 	n.sayOf(i, rankDoing, Arming, "taking over %s", t.Name)
@@ -122,7 +122,7 @@ func (n *next) selected(t *Target, r *Replica) bool {
 		return false
 	}
 	if r.released() {
-		return true
+		return !n.givenUp(t, r)
 	}
 	return r.Grant && r.noted() && r.Lease.Valid && r.drained(n.w, n.now) && n.undoReason(t, r) == ""
 }
@@ -322,9 +322,16 @@ func (t *Target) allReady() bool {
 }
 
 // offer names the replicas of t on which a lease may be asked for.
-func (n *next) offer(t *Target) {
-	if t.TemplatePending || t.awaits() != nil {
+func (n *next) offer(i int, t *Target) {
+	if t.TemplatePending {
 		return
+	}
+	if w := t.awaits(); w != nil {
+		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet confirmed the hold of %s", w.Name)
+		return
+	}
+	if n.budget() <= 0 {
+		return // nothing is collected that is not asked for
 	}
 	for j := range t.Pods {
 		r := &t.Pods[j]

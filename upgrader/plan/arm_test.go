@@ -1,0 +1,162 @@
+package plan
+
+import "testing"
+
+// fresh is a set that no plan has touched yet, with every pod at v1 and no rollout.
+func fresh(n int) *World {
+	w := rollout(n)
+	t := w.web()
+	t.Armed, t.Settings, t.ArmedTerm, t.Partition = false, false, 0, 0
+	t.UpdateRevision, t.TemplatePending = "v1", true
+	for j := range t.Pods {
+		r := w.pod(j)
+		r.Hold, r.State, r.Verified, r.Working = false, StateAbsent, "", ""
+	}
+	return w
+}
+
+func TestArming(t *testing.T) {
+	run(t, []test{
+		{
+			name:  "leases are adopted before anything is written",
+			world: func() *World { w := fresh(2); w.Arbiter.Adopted = false; return w },
+			want:  []string{"adopt"}, reason: AcquiringLeases,
+		},
+		{
+			name: "a target is left alone while the arbiter cannot be reached",
+			world: func() *World {
+				w := fresh(2)
+				w.Arbiter = Arbiter{Blocked: &Blocker{Reason: ArbiterUnreachable, Message: "refused"}}
+				return w
+			},
+			reason: ArbiterUnreachable, says: "refused", stalled: true,
+		},
+		{
+			name:  "a set at rest is taken over with its partition parked",
+			world: func() *World { return fresh(2) },
+			want:  []string{"apply web partition 2147483647 (Arming)"}, reason: Arming,
+		},
+		{
+			name: "a rollout under way is taken over at its present state",
+			world: func() *World {
+				w := fresh(5)
+				w.web().UpdateRevision, w.web().Partition = "v2", 0
+				w.pod(4).Revision, w.pod(3).Revision = "v2", "v2"
+				return w
+			},
+			want: []string{"apply web partition 3 (Arming)"}, reason: Arming,
+		},
+		{
+			name: "a template that Kruise has not seen is a rollout under way of every pod",
+			world: func() *World {
+				w := fresh(3)
+				w.web().Observed, w.web().TemplateSeen, w.web().TemplatePending = false, false, false
+				return w
+			},
+			want: []string{"apply web partition 3 (Arming)"}, reason: Arming,
+		},
+		{
+			name:   "a target that cannot be served is not written to",
+			world:  func() *World { w := fresh(2); w.web().Blocked = &Blocker{Reason: NotInPlace, Message: "env"}; return w },
+			reason: NotInPlace, stalled: true,
+		},
+		{
+			name: "no pod is held before Kruise has seen the hook",
+			world: func() *World {
+				w := fresh(2)
+				w.web().Armed, w.web().Settings, w.web().ArmedTerm, w.web().Partition = true, true, 1, Parked
+				w.web().Observed = false
+				return w
+			},
+			reason: WaitingForKruise,
+		},
+		{
+			name: "a hold is put on together with the state that makes Kruise confirm it",
+			world: func() *World {
+				w := fresh(2)
+				w.web().Armed, w.web().Settings, w.web().ArmedTerm, w.web().Partition = true, true, 1, Parked
+				w.work(1)
+				return w
+			},
+			want: []string{
+				"patch web-0 hold=true working=false state=Updated verified=v1",
+				"patch web-1 hold=true state=Updated verified=v1",
+			},
+			reason: Holding,
+		},
+		{
+			name: "in a rollout under way a hold proves nothing about a revision",
+			world: func() *World {
+				w := rollout(2)
+				w.pod(0).Hold, w.pod(0).Verified = false, ""
+				return w
+			},
+			want: []string{"patch web-0 hold=true state=Updated"}, reason: Holding,
+		},
+		{
+			name:   "the template waits until Kruise has confirmed every hold",
+			world:  func() *World { w := held(2); w.pod(1).State = StateUpdated; return w },
+			reason: Readmitting, says: "web-1",
+		},
+		{
+			name:  "template and partition are written in one patch that protects everybody",
+			world: func() *World { return held(3) },
+			want:  []string{"template web partition 3"}, reason: WritingTemplate,
+		},
+		{
+			name:   "no template is written while the plan is paused",
+			world:  func() *World { w := held(2); w.Policy.Paused = true; return w },
+			reason: Paused,
+		},
+		{
+			name: "a container that does not exist is said, and nothing is written",
+			world: func() *World {
+				w := held(2)
+				w.web().TemplateBlocked = &Blocker{Reason: ContainerNotFound, Message: "no container x"}
+				return w
+			},
+			reason: ContainerNotFound, says: "no container x", stalled: true,
+		},
+		{
+			name: "images that somebody wrote over ours are not fought for",
+			world: func() *World {
+				w := held(2)
+				w.web().TemplateWritten, w.web().TemplateWriter = true, "argocd"
+				return w
+			},
+			reason: TemplateContested, says: "argocd", stalled: true,
+		},
+		{
+			name:   "no lease is asked for while a hold is not confirmed",
+			world:  func() *World { w := rollout(2); w.pod(0).State = StateUpdated; return w },
+			reason: WaitingForKruise, says: "web-0",
+		},
+		{
+			name:  "a new leader writes its term into the set before it acts",
+			world: func() *World { w := rollout(2); w.Term = 2; return w },
+			want:  []string{"apply web partition 2 (Arming)"}, reason: Arming,
+		},
+		{
+			name:   "a new leader leaves a set alone in which nothing is to be done",
+			world:  func() *World { w := rollout(2); w.complete(); w.Term, w.Arbiter.Adopted = 2, false; return w },
+			reason: Complete,
+		},
+		{
+			name:  "a new leader adopts before it touches the set",
+			world: func() *World { w := rollout(2); w.Term, w.Arbiter.Adopted = 2, false; return w },
+			want:  []string{"adopt"}, reason: AcquiringLeases,
+		},
+		{
+			name:  "settings that somebody changed are put right",
+			world: func() *World { w := rollout(2); w.web().Settings = false; return w },
+			want:  []string{"apply web partition 2 (Arming)"}, reason: Arming,
+		},
+	})
+}
+
+// held is an armed set at rest with the plan's images still to be written.
+func held(n int) *World {
+	w := rollout(n)
+	w.web().UpdateRevision, w.web().Partition, w.web().TemplatePending = "v1", Parked, true
+	return w
+}

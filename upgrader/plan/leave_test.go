@@ -1,0 +1,140 @@
+package plan
+
+import (
+	"testing"
+	"time"
+)
+
+func TestLeaving(t *testing.T) {
+	leaving := func(mut func(w *World)) func() *World {
+		return func() *World {
+			w := rollout(3)
+			w.Policy.Deleting = true
+			w.web().Partition = Parked
+			mut(w)
+			return w
+		}
+	}
+	settled := func(w *World) {
+		w.web().Partition = 3
+		for j := range w.web().Pods {
+			w.pod(j).Hold, w.pod(j).Verified = false, ""
+		}
+	}
+	run(t, []test{
+		{
+			name:  "the partition never goes below what protects, whatever it was before",
+			world: leaving(func(w *World) { w.pod(2).Revision, w.pod(2).Verified = "v2", "v2" }),
+			want:  []string{"apply web partition 2 (Leaving)"}, reason: Leaving,
+		},
+		{
+			name:  "a partition that was higher before is restored",
+			world: leaving(func(w *World) { w.web().OriginalPartition = 7 }),
+			want:  []string{"apply web partition 7 (Leaving)"}, reason: Leaving,
+		},
+		{
+			name:   "the holds stay until Kruise has seen the partition",
+			world:  leaving(func(w *World) { w.web().Partition, w.web().Observed = 3, false }),
+			reason: WaitingForKruise,
+		},
+		{
+			name: "then the holds go",
+			world: leaving(func(w *World) {
+				w.web().Partition = 3
+				w.pod(2).Hold, w.pod(2).Verified = false, ""
+			}),
+			want: []string{
+				"patch web-0 hold=false working= verified=",
+				"patch web-1 hold=false working= verified=",
+			},
+			reason: Leaving,
+		},
+		{
+			name:  "then the rest of what was taken over",
+			world: leaving(settled),
+			want:  []string{"disarm web"}, reason: Leaving,
+		},
+		{
+			name:  "then the plan itself",
+			world: leaving(func(w *World) { settled(w); w.web().Armed = false }),
+			want:  []string{"leave"}, reason: Leaving,
+		},
+		{
+			name: "a plan whose target is gone leaves at once",
+			world: leaving(func(w *World) {
+				*w.web() = Target{Name: "web", Gone: true, Blocked: &Blocker{Reason: TargetNotFound, Message: "gone"}}
+			}),
+			want: []string{"leave"}, reason: Leaving,
+		},
+		{
+			name:   "a released replica is finished first",
+			world:  leaving(func(w *World) { w.pod(2).release(); w.web().Partition = 2 }),
+			reason: Updating, says: "web-2",
+		},
+		{
+			name: "a released replica that failed is given up: nothing may choose it any more",
+			world: leaving(func(w *World) {
+				r := w.pod(2).release()
+				w.web().Partition, r.LastStep, r.LastSince = 2, StepReleased, now.Add(-time.Hour)
+			}),
+			want: []string{"apply web partition 3 (WaitingForKruise)"}, reason: Undoing,
+		},
+		{
+			name: "then its marks go",
+			world: leaving(func(w *World) {
+				r := w.pod(2).release()
+				w.web().Partition, r.LastStep, r.LastSince = 3, StepReleased, now.Add(-time.Hour)
+			}),
+			want: []string{"patch web-2 grant=false state=Normal note="}, reason: Undoing,
+		},
+		{
+			name: "then its lease ends",
+			world: leaving(func(w *World) {
+				r := w.pod(2).pin()
+				w.web().Partition, r.Hold = 3, false
+			}),
+			want: []string{"release L-web-2 undone"}, reason: Undoing,
+		},
+		{
+			name: "a replica that failed at the new revision is given up with its marks off",
+			world: leaving(func(w *World) {
+				r := w.pod(2).update()
+				r.Fit, r.State = false, StateUpdating
+				w.web().Partition, r.LastStep, r.LastSince = 2, StepFailed, now.Add(-time.Hour)
+			}),
+			want: []string{"patch web-2 grant=false note="}, reason: Undoing,
+		},
+		{
+			name: "and its lease ends, although it is not well",
+			world: leaving(func(w *World) {
+				r := w.pod(2).update()
+				r.Fit, r.State, r.Grant, r.Note = false, StateUpdating, false, Note{}
+				w.web().Partition, r.LastStep, r.LastSince = 2, StepFailed, now.Add(-time.Hour)
+			}),
+			want: []string{"release L-web-2 undone"}, reason: Undoing,
+		},
+		{
+			name:  "a plan that never adopted does so first, to give its leases back",
+			world: leaving(func(w *World) { settled(w); w.web().Armed, w.Arbiter.Adopted = false, false }),
+			want:  []string{"adopt"}, reason: Leaving,
+		},
+		{
+			name: "a worker that came back new is not marked while the plan leaves",
+			world: leaving(func(w *World) {
+				w.web().Partition = 2
+				w.pod(2).Revision, w.pod(2).Verified, w.pod(2).Duty, w.pod(2).Hold = "v2", "", Working, false
+				w.pod(0).Hold, w.pod(0).Verified, w.pod(1).Hold, w.pod(1).Verified = false, "", false, ""
+			}),
+			want: []string{"disarm web"}, reason: Leaving,
+		},
+		{
+			name: "a gate is opened before the hold goes, each in its own patch",
+			world: leaving(func(w *World) {
+				settled(w)
+				w.pod(2).Hold = true
+				w.pod(2).gated(false)
+			}),
+			want: []string{"patch web-2 gate=true"}, reason: Leaving,
+		},
+	})
+}
