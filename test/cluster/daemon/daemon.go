@@ -76,9 +76,6 @@ func (p *Process) Name() string { return p.spec.Name }
 // PID is the process id, also after the process has ended.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Spec is what the process was started with.
-func (p *Process) Spec() Spec { return p.spec }
-
 // Log is the path of the log file.
 func (p *Process) Log() string { return p.spec.Log }
 
