@@ -11,6 +11,9 @@ import (
 // forgetAfter is how long a member without pod, duty and lease is remembered.
 const forgetAfter = 10 * time.Minute
 
+// maxRounds bounds how often duty is looked at again in one Step.
+const maxRounds = 4
+
 // Messages of members; a closed set, so that they change only with the state.
 const (
 	msgIdle        = "it has no duty"
@@ -45,11 +48,16 @@ func Step(r *Record, m *Memory, in Input) (Notes, time.Time) {
 		return s.notes(), s.next
 	}
 	r.trustSeen(in.Pods, in.Holders)
-	s.settle()
-	if in.Config.Named {
-		s.assignNamed()
-	} else {
-		s.assignSlots()
+	// Whoever becomes idle frees a slot, and whoever loses duty may be idle at once: twice
+	// is enough for both, the rest is a bound.
+	for s.moved = true; s.moved && s.rounds < maxRounds; s.rounds++ {
+		s.moved = false
+		s.settle()
+		if in.Config.Named {
+			s.assignNamed()
+		} else {
+			s.assignSlots()
+		}
 	}
 	s.settle()
 	s.describe()
@@ -62,6 +70,9 @@ type step struct {
 	m    *Memory
 	in   Input
 	next time.Time
+	// moved: duty has moved in this round.
+	moved  bool
+	rounds int
 }
 
 // at asks for another Step at t.
@@ -200,6 +211,7 @@ func (s *step) give(name string) {
 	mem.Generation++
 	mem.Attends = a.Connected && a.Instance == mem.Instance
 	s.r.Members[name] = mem
+	s.moved = true
 }
 
 // take revokes duty: the member still counts as working until settle finds it idle.
@@ -210,6 +222,7 @@ func (s *step) take(name string) {
 	s.r.Members[name] = mem
 	delete(s.m.unfit, name)
 	s.m.revoked[name] = s.in.Now
+	s.moved = true
 }
 
 // forbidden says whether a member may have no duty at all.
