@@ -1,12 +1,166 @@
-// Package e2e applies what config/ installs to a real control plane and checks it from
-// outside.
+// Package e2e applies what config/ installs to a real control plane, runs Offduty on it, and
+// checks it from outside.
 package e2e
 
 import (
+	"context"
+	"fmt"
+	"sync"
 	"testing"
+	"time"
 
 	"offduty.dev/test/cluster/clustertest"
 	"offduty.dev/test/cluster/controlplane"
+	"offduty.dev/test/e2e/harness"
 )
 
 func TestMain(m *testing.M) { clustertest.Main(m, controlplane.Options{}) }
+
+// root is the module's folder.
+const root = "../.."
+
+var installed struct {
+	once   sync.Once
+	system *harness.System
+	err    error
+}
+
+// install returns Offduty on the control plane of this test binary, with one upgrader.
+func install(t *testing.T) *harness.System {
+	t.Helper()
+	c := clustertest.Shared(t)
+	installed.once.Do(func() {
+		installed.system, installed.err = harness.Install(context.Background(), c, root, harness.UpgraderA)
+	})
+	if installed.err != nil {
+		t.Fatal(installed.err)
+	}
+	return installed.system
+}
+
+// stage is a harness.Stage whose methods fail the test.
+type stage struct {
+	*harness.Stage
+	t *testing.T
+}
+
+// newStage gives the test a namespace of its own. When the test ends, everything that
+// happened in it is held against the promises.
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	system := install(t)
+	s, err := system.NewStage(t.Context(), clustertest.Namespace(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		e, err := s.Evidence(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		for _, v := range e.Prove() {
+			t.Error(v)
+		}
+		if t.Failed() {
+			t.Logf("what happened last:\n%s", e.Story("", time.Now()))
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &stage{Stage: s, t: t}
+}
+
+// patience is how long a step of a story may take on a loaded machine.
+const patience = 90 * time.Second
+
+// on returns the stage for a subtest.
+func (s *stage) on(t *testing.T) *stage { return &stage{Stage: s.Stage, t: t} }
+
+func (s *stage) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *stage) apply(manifest string) { s.t.Helper(); s.must(s.Apply(s.t.Context(), manifest)) }
+
+func (s *stage) assign(assigned string) { s.t.Helper(); s.must(s.Assign(s.t.Context(), assigned)) }
+
+// await waits until check answers nil.
+func (s *stage) await(what string, check func(harness.Now) error) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	s.must(s.History.Await(ctx, what, check))
+}
+
+// begin makes roster and set and waits until all pods are ready and exactly the given
+// number of replicas works.
+func (s *stage) begin(assigned string, workers int, gates ...string) map[string]harness.Pod {
+	s.t.Helper()
+	s.apply(harness.RosterManifest(assigned))
+	s.apply(harness.SetManifest(gates...))
+	s.await("five pods run", func(n harness.Now) error {
+		running := 0
+		for _, p := range n.Pods {
+			if p.Runs() && (p.Ready || len(gates) > 0) {
+				running++
+			}
+		}
+		if running != 5 {
+			return fmt.Errorf("%d do", running)
+		}
+		return nil
+	})
+	s.awaitWorking(workers)
+	return s.History.Now().Pods
+}
+
+func (s *stage) awaitWorking(n int) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	s.must(controlplane.Until(ctx, fmt.Sprintf("%d replicas work", n), func(context.Context) error {
+		if w := s.Attendants.Working(); len(w) != n {
+			return fmt.Errorf("%v do; errors of the attendants: %v", w, s.Attendants.Errors())
+		}
+		return nil
+	}))
+}
+
+// plan returns the stage's plan.
+func plan(n harness.Now) (harness.Plan, error) {
+	p, ok := n.Plans[harness.Group]
+	if !ok {
+		return p, fmt.Errorf("there is no plan")
+	}
+	if p.Status.ObservedGeneration != p.Generation {
+		return p, fmt.Errorf("the plan's status is that of generation %d, not %d", p.Status.ObservedGeneration, p.Generation)
+	}
+	return p, nil
+}
+
+// settled wants the plan Ready.
+func settled(n harness.Now) error {
+	p, err := plan(n)
+	if err == nil && !p.Settled() {
+		err = fmt.Errorf("the plan says %+v", p.Condition("Ready"))
+	}
+	return err
+}
+
+// waiting wants the plan to have come to progress and to wait with reason.
+func waiting(progress, reason string) func(harness.Now) error {
+	return func(n harness.Now) error {
+		p, err := plan(n)
+		if err != nil {
+			return err
+		}
+		if c := p.Condition("Ready"); p.Status.Progress != progress || c.Reason != reason {
+			return fmt.Errorf("the plan is at %s and says %s: %s", p.Status.Progress, c.Reason, c.Message)
+		}
+		return nil
+	}
+}

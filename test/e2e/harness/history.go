@@ -1,0 +1,275 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
+
+	"offduty.dev/test/cluster/controlplane"
+)
+
+// Observer is who watches, as the audit log names it.
+var Observer = controlplane.User("e2e-observer", "system:masters")
+
+// The kinds that are recorded.
+var (
+	podKind    = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	setKind    = schema.GroupVersionResource{Group: "apps.kruise.io", Version: "v1beta1", Resource: "statefulsets"}
+	planKind   = schema.GroupVersionResource{Group: "offduty.dev", Version: "v1alpha1", Resource: "upgradeplans"}
+	rosterKind = schema.GroupVersionResource{Group: "offduty.dev", Version: "v1alpha1", Resource: "rosters"}
+)
+
+// History is every version of the pods, sets, plans and rosters of one namespace since
+// Record began. It resumes its watches where they broke off, so that nothing is missed
+// when the API server is restarted.
+type History struct {
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu      sync.Mutex
+	pods    []Pod
+	sets    []Set
+	plans   []Plan
+	rosters []Roster
+	now     Now
+	// changed is closed and made anew with each version.
+	changed chan struct{}
+	hooks   []*hook
+	onPod   []func(Pod)
+	broken  error
+}
+
+// Now is the latest version of each object, by name; of those that are gone, none.
+type Now struct {
+	Pods    map[string]Pod
+	Sets    map[string]Set
+	Plans   map[string]Plan
+	Rosters map[string]Roster
+}
+
+// hook is done once, as soon as its condition holds.
+type hook struct {
+	when func(Now) bool
+	do   func()
+	done chan struct{}
+}
+
+// Record begins to record a namespace. It ends with Stop.
+func Record(ctx context.Context, c *controlplane.Cluster, namespace string) (*History, error) {
+	config, err := c.RESTConfig(ctx, Observer)
+	if err != nil {
+		return nil, err
+	}
+	k, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("watch namespace %s: %w", namespace, err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	h := &History{cancel: cancel, changed: make(chan struct{}), now: Now{
+		Pods: map[string]Pod{}, Sets: map[string]Set{}, Plans: map[string]Plan{}, Rosters: map[string]Roster{},
+	}}
+	for _, kind := range []schema.GroupVersionResource{podKind, setKind, planKind, rosterKind} {
+		if err := h.follow(ctx, k.Resource(kind).Namespace(namespace), kind); err != nil {
+			h.Stop()
+			return nil, fmt.Errorf("watch %s in namespace %s: %w", kind.Resource, namespace, err)
+		}
+	}
+	return h, nil
+}
+
+// Stop ends the recording. The history stays.
+func (h *History) Stop() {
+	h.cancel()
+	h.running.Wait()
+}
+
+func (h *History) follow(ctx context.Context, k dynamic.ResourceInterface, kind schema.GroupVersionResource) error {
+	list, err := k.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for i := range list.Items {
+		h.note(kind, &list.Items[i], false)
+	}
+	w, err := watchtools.NewRetryWatcherWithContext(ctx, list.GetResourceVersion(), &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) { return k.Watch(ctx, o) },
+	})
+	if err != nil {
+		return err
+	}
+	h.running.Go(func() {
+		defer w.Stop()
+		for event := range w.ResultChan() {
+			u, ok := event.Object.(*unstructured.Unstructured)
+			if !ok || event.Type == watch.Bookmark || event.Type == watch.Error {
+				h.fail(fmt.Errorf("the watch of %s said %s: %v", kind.Resource, event.Type, event.Object))
+				continue
+			}
+			h.note(kind, u, event.Type == watch.Deleted)
+		}
+		if ctx.Err() == nil {
+			h.fail(fmt.Errorf("the watch of %s ended: versions are missing from the history", kind.Resource))
+		}
+	})
+	return nil
+}
+
+func (h *History) fail(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.broken = errors.Join(h.broken, err)
+}
+
+// note writes a version down, then does what waited for it.
+func (h *History) note(kind schema.GroupVersionResource, u *unstructured.Unstructured, gone bool) {
+	h.mu.Lock()
+	pod, err := h.write(kind, u, gone)
+	if err != nil {
+		h.broken = errors.Join(h.broken, err)
+	}
+	var due []*hook
+	h.hooks = slices.DeleteFunc(h.hooks, func(k *hook) bool {
+		if !k.when(h.now) {
+			return false
+		}
+		due = append(due, k)
+		return true
+	})
+	close(h.changed)
+	h.changed = make(chan struct{})
+	tell := h.onPod
+	h.mu.Unlock()
+	for _, k := range due {
+		k.do()
+		close(k.done)
+	}
+	if pod != nil {
+		for _, f := range tell {
+			f(*pod)
+		}
+	}
+}
+
+func (h *History) write(kind schema.GroupVersionResource, u *unstructured.Unstructured, gone bool) (*Pod, error) {
+	s, err := stampOf(u, time.Now(), gone)
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
+	case podKind:
+		p, err := podOf(u, s)
+		if err != nil {
+			return nil, err
+		}
+		h.pods = append(h.pods, p)
+		keep(h.now.Pods, p.Name, p, gone)
+		return &p, nil
+	case setKind:
+		var v Set
+		if v, err = setOf(u, s); err == nil {
+			h.sets = append(h.sets, v)
+			keep(h.now.Sets, v.Name, v, gone)
+		}
+	case planKind:
+		var v Plan
+		if v, err = planOf(u, s); err == nil {
+			h.plans = append(h.plans, v)
+			keep(h.now.Plans, v.Name, v, gone)
+		}
+	case rosterKind:
+		var v Roster
+		if v, err = rosterOf(u, s); err == nil {
+			h.rosters = append(h.rosters, v)
+			keep(h.now.Rosters, v.Name, v, gone)
+		}
+	}
+	return nil, err
+}
+
+func keep[T any](m map[string]T, name string, v T, gone bool) {
+	if gone {
+		delete(m, name)
+		return
+	}
+	m[name] = v
+}
+
+// Now returns the latest versions.
+func (h *History) Now() Now {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.now.clone()
+}
+
+func (n Now) clone() Now {
+	return Now{Pods: maps.Clone(n.Pods), Sets: maps.Clone(n.Sets), Plans: maps.Clone(n.Plans), Rosters: maps.Clone(n.Rosters)}
+}
+
+// Await waits until check answers nil. It looks at each version that is recorded, so
+// that no state is too short to be seen.
+func (h *History) Await(ctx context.Context, what string, check func(Now) error) error {
+	var last error
+	done := h.When(func(n Now) bool {
+		last = check(n)
+		return last == nil
+	}, func() {})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return fmt.Errorf("wait until %s: %w; last seen: %w", what, context.Cause(ctx), last)
+	}
+}
+
+// When calls do as soon as a version is recorded with which cond holds, or at once if it
+// holds already, and closes the channel when do has returned. do is called before the
+// next version of that kind is looked at: it is the place to kill or freeze something at
+// a step. cond must not call History.
+func (h *History) When(cond func(Now) bool, do func()) <-chan struct{} {
+	k := &hook{when: cond, do: do, done: make(chan struct{})}
+	h.mu.Lock()
+	holds := cond(h.now)
+	if !holds {
+		h.hooks = append(h.hooks, k)
+	}
+	h.mu.Unlock()
+	if holds {
+		do()
+		close(k.done)
+	}
+	return k.done
+}
+
+// OnPod makes f be told of each further version of a pod, in order, and of those that
+// are there now.
+func (h *History) OnPod(f func(Pod)) {
+	h.mu.Lock()
+	present := slices.Collect(maps.Values(h.now.Pods))
+	h.onPod = append(h.onPod, f)
+	h.mu.Unlock()
+	for _, p := range present {
+		f(p)
+	}
+}
+
+// Record returns all versions, each kind in its order. The error says that some may be
+// missing.
+func (h *History) Record() (pods []Pod, sets []Set, plans []Plan, rosters []Roster, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.pods), slices.Clone(h.sets), slices.Clone(h.plans), slices.Clone(h.rosters), h.broken
+}

@@ -1,0 +1,286 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	arbiter "offduty.dev/arbiter/client"
+	"offduty.dev/test/cluster/controlplane"
+)
+
+// SystemNamespace is where config/default puts everything.
+const SystemNamespace = "offduty-system"
+
+// Names of the processes.
+const (
+	ArbiterProcess = "arbiter"
+	UpgraderA      = "upgrader-a"
+	UpgraderB      = "upgrader-b"
+)
+
+// Identities of the manifests.
+var (
+	UpgraderAccount = controlplane.ServiceAccount(SystemNamespace, "offduty-upgrader")
+	ArbiterAccount  = controlplane.ServiceAccount(SystemNamespace, "offduty-arbiter")
+)
+
+// LeaseTTL is how long leases last without renewal.
+const LeaseTTL = 5 * time.Second
+
+// System is Offduty on a cluster: config/default applied, the arbiter and upgraders as
+// processes under its service accounts. Nodes are simulated, so that the Deployments of
+// config/default cannot run anything; they are scaled to 0.
+type System struct {
+	Cluster *controlplane.Cluster
+	// ArbiterAddress is where the arbiter serves.
+	ArbiterAddress string
+
+	kubeconfig string // of the administrator, for kubectl
+	ports      map[string]int
+}
+
+// Install applies the manifests, starts the arbiter and the named upgraders and returns
+// when the arbiter serves and, if there are any, an upgrader leads. root is the module's
+// folder.
+func Install(ctx context.Context, c *controlplane.Cluster, root string, upgraders ...string) (*System, error) {
+	s := &System{Cluster: c, ports: map[string]int{}}
+	var err error
+	if s.kubeconfig, err = c.Kubeconfig(ctx, controlplane.Admin()); err != nil {
+		return nil, err
+	}
+	if err := s.apply(ctx, filepath.Join(root, "config", "default")); err != nil {
+		return nil, err
+	}
+	if err := s.StartArbiter(ctx); err != nil {
+		return nil, err
+	}
+	for _, name := range upgraders {
+		if err := s.StartUpgrader(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *System) apply(ctx context.Context, dir string) error {
+	manifests, err := s.Cluster.Kustomize(ctx, dir)
+	if err != nil {
+		return err
+	}
+	objects, err := controlplane.Decode(manifests)
+	if err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if o.GetKind() == "Deployment" {
+			if err := unstructured.SetNestedField(o.Object, int64(0), "spec", "replicas"); err != nil {
+				return err
+			}
+		}
+	}
+	return s.Cluster.ApplyObjects(ctx, objects...)
+}
+
+// port returns a port of this machine that stays the same for each use.
+func (s *System) port(use string) (int, error) {
+	if p, ok := s.ports[use]; ok {
+		return p, nil
+	}
+	p, err := s.Cluster.FreePort()
+	s.ports[use] = p
+	return p, err
+}
+
+// StartArbiter starts the arbiter and returns when it leads and serves, and when its
+// client certificates are in files.
+func (s *System) StartArbiter(ctx context.Context) error {
+	serve, err := s.port("arbiter")
+	if err != nil {
+		return err
+	}
+	s.ArbiterAddress = fmt.Sprintf("127.0.0.1:%d", serve)
+	argv := []string{
+		"serve", "--listen", s.ArbiterAddress, "--metrics-bind-address", "0",
+		"--leader-election-namespace", SystemNamespace,
+		"--self-signed-secrets", "--service-dns-names", "127.0.0.1,localhost",
+	}
+	if err := s.start(ctx, ArbiterProcess, "./cmd/arbiter", ArbiterAccount, argv); err != nil {
+		return err
+	}
+	if err := s.AwaitReady(ctx, ArbiterProcess); err != nil {
+		return err
+	}
+	for _, who := range []string{"upgrader", "attendant", "admin"} {
+		if err := s.saveSecret(ctx, who); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// StartUpgrader starts an upgrader with a quick leader election, and returns when it is
+// up: it leads, or waits to.
+func (s *System) StartUpgrader(ctx context.Context, name string) error {
+	t := s.TLS("upgrader")
+	argv := []string{
+		"--arbiter-address", s.ArbiterAddress, "--arbiter-ca", t.CA.File, "--arbiter-cert", t.Cert.File, "--arbiter-key", t.Key.File,
+		"--leader-election-namespace", SystemNamespace, "--leader-election-lease-duration", "3s",
+		"--leader-election-renew-deadline", "2s", "--leader-election-retry-period", "500ms",
+		"--lease-ttl", LeaseTTL.String(), "--metrics-bind-address", "0", "--zap-log-level", "debug",
+	}
+	if err := s.start(ctx, name, "./cmd/upgrader", UpgraderAccount, argv); err != nil {
+		return err
+	}
+	return s.AwaitReady(ctx, name)
+}
+
+func (s *System) start(ctx context.Context, name, pkg string, who controlplane.Identity, args []string) error {
+	binary, err := s.Cluster.Build(ctx, pkg)
+	if err != nil {
+		return err
+	}
+	kubeconfig, err := s.Cluster.Kubeconfig(ctx, who)
+	if err != nil {
+		return err
+	}
+	probes, err := s.port("probes of " + name)
+	if err != nil {
+		return err
+	}
+	argv := append([]string{binary}, args...)
+	argv = append(argv, "--kubeconfig", kubeconfig, "--health-probe-bind-address", fmt.Sprintf("127.0.0.1:%d", probes))
+	_, err = s.Cluster.StartProcess(name, argv)
+	return err
+}
+
+// AwaitReady waits until a process answers on /readyz.
+func (s *System) AwaitReady(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	url := fmt.Sprintf("http://127.0.0.1:%d/readyz", s.ports["probes of "+name])
+	p, err := s.Cluster.Process(name)
+	if err != nil {
+		return err
+	}
+	err = controlplane.Until(ctx, name+" is ready", func(ctx context.Context) error {
+		if !p.Running() {
+			return controlplane.Permanent(fmt.Errorf("it ended: %w", p.Wait()))
+		}
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return controlplane.Permanent(err)
+		}
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer answer.Body.Close()
+		if answer.StatusCode != http.StatusOK {
+			return fmt.Errorf("it answers %s", answer.Status)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w; the end of its log:\n%s", err, p.LogTail(20))
+	}
+	return nil
+}
+
+// Kill ends a process.
+func (s *System) Kill(name string) error { return s.Cluster.Kill(name) }
+
+// Freeze stops a process where it is.
+func (s *System) Freeze(name string) error { return s.Cluster.Freeze(name) }
+
+// Thaw lets a frozen process go on.
+func (s *System) Thaw(name string) error { return s.Cluster.Thaw(name) }
+
+// Restart kills a process, starts it again and waits until it is ready.
+func (s *System) Restart(ctx context.Context, name string) error {
+	if err := s.Cluster.Restart(ctx, name); err != nil {
+		return err
+	}
+	return s.AwaitReady(ctx, name)
+}
+
+// certificates is the folder with the files of one client of the arbiter.
+func (s *System) certificates(who string) string {
+	return filepath.Join(s.Cluster.Dir(), "certificates", who)
+}
+
+// saveSecret writes the arbiter's secret for one kind of client into files, as a mounted
+// volume would have them.
+func (s *System) saveSecret(ctx context.Context, who string) error {
+	admin, err := s.Cluster.Client(ctx, controlplane.Admin(), nil)
+	if err != nil {
+		return err
+	}
+	dir := s.certificates(who)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make a folder for certificates: %w", err)
+	}
+	secret := &corev1.Secret{}
+	key := client.ObjectKey{Namespace: SystemNamespace, Name: "offduty-" + who + "-tls"}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	err = controlplane.Until(ctx, "there is the secret "+key.Name, func(ctx context.Context) error {
+		return admin.Get(ctx, key, secret)
+	})
+	if err != nil {
+		return err
+	}
+	for name, data := range secret.Data {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			return fmt.Errorf("write a certificate: %w", err)
+		}
+	}
+	return nil
+}
+
+// TLS is how a client of the arbiter (upgrader, attendant or admin) identifies itself.
+func (s *System) TLS(who string) arbiter.TLS {
+	var t arbiter.TLS
+	dir := s.certificates(who)
+	t.CA.File, t.Cert.File, t.Key.File = filepath.Join(dir, "ca.crt"), filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	return t
+}
+
+// Arbiter returns a client of the arbiter.
+func (s *System) Arbiter(who string) (*arbiter.Client, error) {
+	t := s.TLS(who)
+	return arbiter.Dial(arbiter.Config{Address: s.ArbiterAddress, TLS: &t})
+}
+
+// KubectlEnv is the environment in which kubectl talks to the cluster as administrator.
+func (s *System) KubectlEnv() []string {
+	return []string{"KUBECONFIG=" + s.kubeconfig, "KUBECACHEDIR=" + filepath.Join(s.Cluster.Dir(), "kubectl-cache")}
+}
+
+// Kubectl runs kubectl as administrator with stdin, and returns what it prints. The
+// error quotes what it prints on standard error.
+func (s *System) Kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, s.Cluster.Kubectl(), args...)
+	cmd.Env = append(os.Environ(), s.KubectlEnv()...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(problems.String()))
+	}
+	return out.String(), nil
+}
+
+// ErrNoLeader says that no upgrader leads.
+var ErrNoLeader = errors.New("no upgrader leads")
