@@ -124,7 +124,7 @@ func awaitEstablished(ctx context.Context, admin client.Client, object *unstruct
 		}
 		conditions, _, err := unstructured.NestedSlice(crd.Object, "status", "conditions")
 		if err != nil {
-			return Permanent(err)
+			return err // they are null until the API server has looked at it first
 		}
 		established := slices.ContainsFunc(conditions, func(condition any) bool {
 			fields, ok := condition.(map[string]any)
