@@ -61,17 +61,17 @@ spec:
 `, more.String(), OldImage)
 }
 
-// Named is a roster's duty by name: spec.assigned in YAML's flow style.
+// Named is a roster's duty by name: spec.assigned in JSON, which is YAML as well.
 func Named(ordinals ...int) string {
 	names := make([]string, 0, len(ordinals))
 	for _, o := range ordinals {
-		names = append(names, fmt.Sprintf("sample-%d", o))
+		names = append(names, fmt.Sprintf("%q", fmt.Sprintf("sample-%d", o)))
 	}
-	return fmt.Sprintf("{working: [%s], lifetimeSeconds: 3}", strings.Join(names, ", "))
+	return fmt.Sprintf(`{"working": [%s], "lifetimeSeconds": 3}`, strings.Join(names, ", "))
 }
 
 // Slots is a roster's duty by number.
-func Slots(n int) string { return fmt.Sprintf("{workers: %d, lifetimeSeconds: 3}", n) }
+func Slots(n int) string { return fmt.Sprintf(`{"workers": %d, "lifetimeSeconds": 3}`, n) }
 
 // RosterManifest is the group of the worked example: floor 3, two leased at a time.
 func RosterManifest(assigned string) string {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -63,7 +64,7 @@ func (s *Stage) Apply(ctx context.Context, manifest string) error {
 	return err
 }
 
-// Patch is kubectl patch in the stage's namespace with a merge patch in YAML or JSON.
+// Patch is kubectl patch in the stage's namespace with a merge patch in JSON.
 func (s *Stage) Patch(ctx context.Context, kind, name, patch string) error {
 	_, err := s.Kubectl(ctx, "", "patch", "--namespace", s.Namespace, kind, name, "--type", "merge", "--patch", patch)
 	return err
@@ -72,10 +73,10 @@ func (s *Stage) Patch(ctx context.Context, kind, name, patch string) error {
 // Assign gives the roster other workers; assigned is that of Named or Slots.
 func (s *Stage) Assign(ctx context.Context, assigned string) error {
 	other := "workers"
-	if len(assigned) > 9 && assigned[1:8] == "workers" {
+	if strings.Contains(assigned, other) {
 		other = "working"
 	}
-	return s.Patch(ctx, "roster", Group, fmt.Sprintf("{spec: {assigned: {%s: null, %s}}", other, assigned[1:]))
+	return s.Patch(ctx, "roster", Group, fmt.Sprintf(`{"spec": {"assigned": {%q: null, %s}}`, other, strings.TrimPrefix(assigned, "{")))
 }
 
 // Evidence is everything that is known of what happened on a stage.
