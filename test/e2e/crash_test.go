@@ -1,0 +1,370 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+
+	"offduty.dev/test/cluster/controlplane"
+	"offduty.dev/test/e2e/harness"
+)
+
+// The crash matrix: at each step of a replica's way something dies or stands still. The
+// plan completes all the same, nothing leaks, and no promise is broken (newStage holds
+// everything that happened against them). Each cell is a subtest.
+
+// step is a moment that an outside observer can see.
+type step struct {
+	name string
+	// seen names the pod that is there, of the rollout to image; "" while none is.
+	seen func(n harness.Now, image string) (pod string, ok bool)
+}
+
+// pod makes a step of a condition on one pod.
+func pod(name string, is func(p harness.Pod, s harness.Set, image string) bool) step {
+	return step{name, func(n harness.Now, image string) (string, bool) {
+		for _, p := range n.Pods {
+			if is(p, n.Sets[harness.Group], image) {
+				return p.Name, true
+			}
+		}
+		return "", false
+	}}
+}
+
+var (
+	arming = step{"arming", func(n harness.Now, _ string) (string, bool) {
+		return "sample-0", n.Sets[harness.Group].Armed != ""
+	}}
+	holding = pod("holding", func(p harness.Pod, _ harness.Set, _ string) bool { return p.Hold && p.State == "Updated" })
+	leaving = pod("leaving", func(p harness.Pod, s harness.Set, _ string) bool { return s.Armed != "" && !p.Hold && !p.Grant })
+)
+
+// steps of an upgrade, in their order.
+var steps = []step{
+	{"the template is written", func(n harness.Now, _ string) (string, bool) {
+		s := n.Sets[harness.Group]
+		return "sample-0", s.UpdateRevision != s.CurrentRevision
+	}},
+	pod("leased and draining", func(p harness.Pod, _ harness.Set, _ string) bool { return p.Lease != "" && !p.Grant && p.Gate == "False" }),
+	pod("granted", func(p harness.Pod, _ harness.Set, _ string) bool { return p.Grant && p.State == "Normal" }),
+	pod("selected", func(p harness.Pod, _ harness.Set, image string) bool {
+		return p.Grant && p.Hold && p.State == "PreparingUpdate"
+	}),
+	pod("released", func(p harness.Pod, _ harness.Set, image string) bool { return p.Grant && !p.Hold && p.Image != image }),
+	pod("updating", func(p harness.Pod, _ harness.Set, image string) bool {
+		return p.State == "Updating" && p.Image == image
+	}),
+	pod("updated", func(p harness.Pod, _ harness.Set, image string) bool {
+		return p.State == "Updated" && !p.Hold && p.Image == image
+	}),
+	pod("readmitting", func(p harness.Pod, _ harness.Set, image string) bool {
+		return p.Image == image && p.Verified == p.Revision && p.Gate == "False"
+	}),
+	{"handing over", func(n harness.Now, _ string) (string, bool) {
+		p := n.Plans[harness.Group]
+		return "sample-0", p.Condition("Ready").Reason == "WaitingForHandover"
+	}},
+	{"parking", func(n harness.Now, image string) (string, bool) {
+		for _, p := range n.Pods {
+			if p.Image != image || p.Verified != p.Revision {
+				return "", false
+			}
+		}
+		return "sample-0", n.Sets[harness.Group].Partition != parked && len(n.Pods) == 5
+	}},
+}
+
+// mishap is what happens at a step. It returns when it is over and the world may go on.
+type mishap struct {
+	name string
+	// strike is called at the very step and must be quick.
+	strike func(m *matrix, pod string) error
+	// after is called once strike has returned, to put things right.
+	after func(m *matrix, ctx context.Context) error
+}
+
+var mishaps = []mishap{
+	{
+		"the upgrader is killed",
+		func(m *matrix, _ string) error { return m.Kill(m.leader) },
+		func(m *matrix, ctx context.Context) error { return m.Restart(ctx, m.leader) },
+	},
+	{
+		"the arbiter is killed",
+		func(m *matrix, _ string) error { return m.Kill(harness.ArbiterProcess) },
+		func(m *matrix, ctx context.Context) error { return m.Restart(ctx, harness.ArbiterProcess) },
+	},
+	{
+		"Kruise is frozen",
+		func(m *matrix, _ string) error { return m.Freeze(controlplane.Kruise) },
+		(*matrix).thawKruise,
+	},
+	{
+		"the API server is restarted",
+		func(m *matrix, _ string) error { return m.Kill(controlplane.APIServer) },
+		(*matrix).restartAPIServer,
+	},
+	{
+		"a pod is deleted",
+		func(m *matrix, pod string) error { return nil },
+		func(m *matrix, ctx context.Context) error {
+			_, err := m.Kubectl(ctx, "", "delete", "pod", m.struck, "--namespace", m.Namespace, "--wait=false")
+			return err
+		},
+	},
+	{
+		"the upgrader is frozen, and woken when its successor has taken over",
+		func(m *matrix, _ string) error { return m.Freeze(m.leader) },
+		(*matrix).wakeAfterSuccession,
+	},
+}
+
+// matrix is one row: a stage on which one kind of mishap happens at every step.
+type matrix struct {
+	*stage
+	leader, standby string
+	struck          string
+	rollouts        int
+}
+
+func TestCrashMatrix(t *testing.T) {
+	system := install(t)
+	for _, mishap := range mishaps {
+		t.Run(mishap.name, func(t *testing.T) {
+			m := &matrix{stage: newStage(t), leader: harness.UpgraderA}
+			if mishap.name == mishaps[len(mishaps)-1].name {
+				m.standby = harness.UpgraderB
+				m.must(system.StartUpgrader(t.Context(), m.standby))
+				defer func() {
+					// Later tests find what they expect: the first upgrader, alone.
+					m.must(system.Kill(harness.UpgraderB))
+					m.must(system.Restart(t.Context(), harness.UpgraderA))
+				}()
+			}
+			m.begin(harness.Slots(3), 3, "offduty.dev/in-service")
+			m.plan(t, arming, mishap)
+			for _, step := range steps {
+				m.upgrade(t, step, mishap)
+			}
+			m.leave(t, mishap)
+			m.plan(t, holding, mishap)
+		})
+	}
+}
+
+const crashStrategy = "{handover: Request, maxUnavailable: 2}"
+
+func (m *matrix) image() string { return fmt.Sprintf("alpine:3.20.%d", m.rollouts) }
+
+// plan is the cell in which the mishap strikes while a plan takes its target over.
+func (m *matrix) plan(t *testing.T, at step, mishap mishap) {
+	t.Run(at.name, func(t *testing.T) {
+		c := m.in(t)
+		// Without its plan nothing opens the gate of a pod: wait for the end, not for ready pods.
+		c.strike(at, mishap, func() { c.apply(harness.PlanManifest(c.image(), crashStrategy)) })
+		c.settle()
+	})
+}
+
+// upgrade is the cell in which the mishap strikes at a step of an upgrade.
+func (m *matrix) upgrade(t *testing.T, at step, mishap mishap) {
+	t.Run(at.name, func(t *testing.T) {
+		c := m.in(t)
+		c.strike(at, mishap, func() { c.apply(harness.PlanManifest(c.image(), crashStrategy)) })
+		c.settle()
+	})
+}
+
+// leave is the cell in which the mishap strikes while a plan gives its target back.
+func (m *matrix) leave(t *testing.T, mishap mishap) {
+	t.Run(leaving.name, func(t *testing.T) {
+		c := m.in(t)
+		c.strike(leaving, mishap, func() {
+			_, err := c.Kubectl(t.Context(), "", "delete", "upgradeplan", harness.Group, "--namespace", c.Namespace, "--wait=false")
+			c.must(err)
+		})
+		c.await("the plan has gone and left no trace", func(n harness.Now) error {
+			if _, ok := n.Plans[harness.Group]; ok {
+				return errors.New("the plan is still there")
+			}
+			if s := n.Sets[harness.Group]; s.Armed != "" || s.Partition != 3 {
+				return fmt.Errorf("the set is armed (%q), its partition is %d", s.Armed, s.Partition)
+			}
+			for _, p := range n.Pods {
+				if p.Hold || p.Grant || p.Lease != "" || p.Verified != "" {
+					return fmt.Errorf("a trace is left: %s", harness.Describe(p))
+				}
+			}
+			return noLeases(n)
+		})
+	})
+}
+
+// in returns the matrix for one cell.
+func (m *matrix) in(t *testing.T) *matrix {
+	m.rollouts++
+	c := *m
+	c.stage = m.on(t)
+	t.Cleanup(func() { m.leader, m.standby = c.leader, c.standby })
+	return &c
+}
+
+// strike does begin, lets the mishap happen at the step, and puts things right.
+func (m *matrix) strike(at step, mishap mishap, begin func()) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
+	defer cancel()
+	var struck error
+	image := m.image()
+	done := m.History.When(func(n harness.Now) bool {
+		pod, ok := at.seen(n, image)
+		if ok {
+			m.struck = pod
+		}
+		return ok
+	}, func() { struck = mishap.strike(m, m.struck) })
+	begin()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		p, _ := plan(m.History.Now())
+		m.t.Fatalf("the step %q never came; the plan says %+v", at.name, p.Condition("Ready"))
+	}
+	m.must(struck)
+	m.must(mishap.after(m, ctx))
+}
+
+// settle waits until the plan is complete, and wants nothing to be left over.
+func (m *matrix) settle() {
+	m.t.Helper()
+	image := m.image()
+	m.await("the plan is ready and nothing is left over", func(n harness.Now) error {
+		if err := settled(n); err != nil {
+			return err
+		}
+		if s := n.Sets[harness.Group]; s.Partition != parked {
+			return fmt.Errorf("the partition is %d", s.Partition)
+		}
+		for _, p := range n.Pods {
+			if p.Image != image || !p.Hold || p.Grant || p.Lease != "" || !p.Ready || p.Gate != "True" || p.State != "Normal" {
+				return fmt.Errorf("%s is not as it should be: %s", p.Name, harness.Describe(p))
+			}
+		}
+		return noLeases(n)
+	})
+}
+
+func noLeases(n harness.Now) error {
+	if l := n.Rosters[harness.Group].Status.Leases; len(l) > 0 {
+		return fmt.Errorf("leases are left: %+v", l)
+	}
+	return nil
+}
+
+// thawKruise lets Kruise go on as soon as it is proven that it stood still: no pod can be
+// changed while its webhook does not answer.
+func (m *matrix) thawKruise(ctx context.Context) error {
+	err := controlplane.Until(ctx, "Kruise's webhook does not answer", func(ctx context.Context) error {
+		_, err := m.Kubectl(ctx, "", "label", "pod", m.struck, "--namespace", m.Namespace, "--overwrite", "--dry-run=server", "--request-timeout=1s", "probe=frozen")
+		if err == nil {
+			return errors.New("it answers")
+		}
+		return nil
+	})
+	return errors.Join(err, m.Thaw(controlplane.Kruise))
+}
+
+// restartAPIServer also does what a Deployment would do: an upgrader or arbiter that lost
+// its lead ends, and is started again.
+func (m *matrix) restartAPIServer(ctx context.Context) error {
+	if err := m.Cluster.Restart(ctx, controlplane.APIServer); err != nil {
+		return err
+	}
+	return m.revive(ctx)
+}
+
+func (m *matrix) revive(ctx context.Context) error {
+	for _, name := range []string{m.leader, m.standby, harness.ArbiterProcess} {
+		if name == "" {
+			continue
+		}
+		p, err := m.Cluster.Process(name)
+		if err != nil {
+			return err
+		}
+		if p.Running() {
+			continue
+		}
+		if err := m.Restart(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wakeAfterSuccession wakes the old leader as soon as the set bears the new one's term:
+// whatever the old one still had under way comes now. It must find out that it leads no
+// more, and end.
+func (m *matrix) wakeAfterSuccession(ctx context.Context) error {
+	old, err := m.Cluster.Process(m.leader)
+	if err != nil {
+		return err
+	}
+	if err := m.succession(ctx); err != nil {
+		return errors.Join(err, m.Thaw(m.leader))
+	}
+	if err := m.Thaw(m.leader); err != nil {
+		return err
+	}
+	select {
+	case <-old.Done():
+	case <-ctx.Done():
+		return fmt.Errorf("%s did not end after it had lost the lead: %w", m.leader, ctx.Err())
+	}
+	m.leader, m.standby = m.standby, m.leader
+	return m.Restart(ctx, m.standby)
+}
+
+// succession waits until the successor has written its term on the set, or leads and
+// found nothing to do.
+func (m *matrix) succession(ctx context.Context) error {
+	before, image := m.term(), m.image()
+	held, err := m.holder(ctx)
+	if err != nil {
+		return err
+	}
+	return controlplane.Until(ctx, "the successor has taken over", func(ctx context.Context) error {
+		if m.term() != before {
+			return nil
+		}
+		now, err := m.holder(ctx)
+		if err != nil {
+			return err
+		}
+		if now == held {
+			return fmt.Errorf("%s still has the lease", held)
+		}
+		if err := settled(m.History.Now()); err != nil || m.History.Now().Pods["sample-0"].Image != image {
+			return fmt.Errorf("%s leads, and has not acted yet", now)
+		}
+		return nil
+	})
+}
+
+// holder reads who has the lease of the leader election.
+func (m *matrix) holder(ctx context.Context) (string, error) {
+	return m.Kubectl(ctx, "", "get", "lease", "offduty-upgrader", "--namespace", harness.SystemNamespace, "--output", "jsonpath={.spec.holderIdentity}")
+}
+
+// term is the leadership term on the set; 0 when it is not armed.
+func (m *matrix) term() int64 {
+	var a struct{ Term int64 }
+	if err := json.Unmarshal([]byte(m.History.Now().Sets[harness.Group].Armed), &a); err != nil {
+		return 0
+	}
+	return a.Term
+}
+
