@@ -24,8 +24,8 @@ func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	cancel()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		os.Exit(exit.ExitCode())
+	if failed, ok := errors.AsType[kubectlError](err); ok {
+		os.Exit(failed.code)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -147,5 +147,14 @@ func kubectl(ctx context.Context, args []string) error {
 	cmd := exec.CommandContext(ctx, set.Kubectl, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	return cmd.Run()
+	err = cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return kubectlError{exit.ExitCode()}
+	}
+	return err
 }
+
+// kubectlError passes kubectl's exit code on; kubectl has said why.
+type kubectlError struct{ code int }
+
+func (e kubectlError) Error() string { return fmt.Sprintf("kubectl ended with exit code %d", e.code) }
