@@ -66,9 +66,10 @@ func (n *next) acquire() {
 		}
 		return
 	}
-	// Those that serve nobody go first; then the highest ordinal, as Kruise does.
+	// Those that are only to be verified go first, then those that serve nobody; then the
+	// highest ordinal, as Kruise does.
 	slices.Reverse(n.candidates)
-	slices.SortStableFunc(n.candidates, func(x, y *Replica) int { return order(x) - order(y) })
+	slices.SortStableFunc(n.candidates, func(x, y *Replica) int { return n.order(x) - n.order(y) })
 	c := make([]Candidate, 0, len(n.candidates))
 	for _, r := range n.candidates {
 		c = append(c, Candidate{Replica: r.Name, UID: r.UID})
@@ -77,11 +78,14 @@ func (n *next) acquire() {
 	n.say(rankDoing, AcquiringLeases, "asking for %d of %d idle replicas", min(b, len(c)), len(c))
 }
 
-func order(r *Replica) int {
-	if r.Fit {
+func (n *next) order(r *Replica) int {
+	switch {
+	case n.w.Targets[r.Target].isNew(r):
+		return 0
+	case !r.Fit:
 		return 1
 	}
-	return 0
+	return 2
 }
 
 // handover is for when every replica that is left works.

@@ -89,6 +89,8 @@ func (n *next) undoReason(t *Target, r *Replica) Reason {
 		return PodReplaced
 	case r.Duty == Working:
 		return DutyChanged
+	case n.unverified:
+		return Verifying
 	}
 	return ""
 }

@@ -372,6 +372,29 @@ func TestLostPods(t *testing.T) {
 			want: []string{"acquire 1 of web-1"}, reason: Verifying, says: "verified under a lease",
 		},
 		{
+			name: "a leased replica gives way to one that came back new, without which the floor refuses its pin",
+			world: func() *World {
+				w := rollout(3)
+				w.work(0)
+				w.pod(1).chosen()
+				w.web().Partition = 1
+				r := w.pod(2).reborn("v2").gated(false)
+				r.Hold, r.Fit, r.FitSince, r.Duty = true, true, now.Add(-time.Minute), Idle
+				return w
+			},
+			want: []string{"apply web partition 2 (WaitingForKruise)"}, reason: Undoing,
+		},
+		{
+			name: "which is then leased first",
+			world: func() *World {
+				w := rollout(3)
+				r := w.pod(1).reborn("v2")
+				r.Hold, r.Fit, r.FitSince, r.Duty = true, true, now.Add(-time.Minute), Idle
+				return w
+			},
+			want: []string{"acquire 1 of web-1 web-2 web-0"}, reason: Verifying,
+		},
+		{
 			name: "a pod that came back new and works already is only looked at",
 			world: func() *World {
 				w := rollout(3)
