@@ -32,12 +32,10 @@ import (
 // leaderLease is the name of the leader-election Lease.
 const leaderLease = "offduty-arbiter"
 
-// Times of leader election. A successor waits for leaseDuration.
-const (
-	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	retryPeriod   = 2 * time.Second
-)
+// times of leader election, from the time that a successor waits.
+func (o *serveOptions) times() (lease, renew, retry *time.Duration) {
+	return new(o.leaseDuration), new(o.leaseDuration * 2 / 3), new(o.leaseDuration / 8)
+}
 
 func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error {
 	ctrl.SetLogger(log)
@@ -48,7 +46,7 @@ func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error
 	if err := o.resolveNamespaces(); err != nil {
 		return err
 	}
-	term := &controller.Term{Duration: leaseDuration, Now: time.Now}
+	term := &controller.Term{Duration: o.leaseDuration, Now: time.Now}
 	mgr, err := o.manager(config, log, term)
 	if err != nil {
 		return err
@@ -125,7 +123,7 @@ func (o *serveOptions) manager(config *rest.Config, log logr.Logger, term *contr
 			return nil, err
 		}
 		opts.LeaderElectionResourceLockInterface = term.Watch(lock)
-		opts.LeaseDuration, opts.RenewDeadline, opts.RetryPeriod = ptr(leaseDuration), ptr(renewDeadline), ptr(retryPeriod)
+		opts.LeaseDuration, opts.RenewDeadline, opts.RetryPeriod = o.times()
 	}
 	mgr, err := ctrl.NewManager(config, opts)
 	if err != nil {
@@ -134,19 +132,30 @@ func (o *serveOptions) manager(config *rest.Config, log logr.Logger, term *contr
 	return mgr, nil
 }
 
-func ptr[T any](v T) *T { return &v }
-
 func (o *serveOptions) lock(config *rest.Config) (resourcelock.Interface, error) {
-	host, err := os.Hostname()
+	identity, err := identity()
 	if err != nil {
-		return nil, fmt.Errorf("find this host's name for leader election: %w", err)
+		return nil, err
 	}
 	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, o.leaderNamespace, leaderLease,
-		resourcelock.ResourceLockConfig{Identity: host + "_" + controller.NewEpoch()}, config, renewDeadline)
+		resourcelock.ResourceLockConfig{Identity: identity}, config, o.leaseDuration/2)
 	if err != nil {
 		return nil, fmt.Errorf("make the leader-election lock: %w", err)
 	}
 	return lock, nil
+}
+
+// identity names this process for leader election. In a pod it is the pod's UID, so that
+// a restarted container goes on at once: its predecessor is certainly dead.
+func identity() (string, error) {
+	if uid := os.Getenv("POD_UID"); uid != "" {
+		return uid, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("find this host's name for leader election: %w", err)
+	}
+	return host + "_" + controller.NewEpoch(), nil
 }
 
 func (o *serveOptions) secrets(mgr ctrl.Manager, held *server.Held, log logr.Logger) *controller.Secrets {

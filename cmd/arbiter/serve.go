@@ -37,6 +37,7 @@ type serveOptions struct {
 	metrics, probes string
 	leaderElect     bool
 	leaderNamespace string
+	leaseDuration   time.Duration
 }
 
 const serveLong = `Serve runs the arbiter.
@@ -91,6 +92,8 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.probes, "health-probe-bind-address", ":8081", `address for /healthz and /readyz; "0": none`)
 	f.BoolVar(&o.leaderElect, "leader-elect", true, "be one of several; only the leader serves and is ready")
 	f.StringVar(&o.leaderNamespace, "leader-election-namespace", "", "namespace of the Lease offduty-arbiter (default: $POD_NAMESPACE, then the pod's)")
+	f.DurationVar(&o.leaseDuration, "leader-election-lease-duration", 15*time.Second,
+		"how long a successor waits for a leader that was killed; a leader that cannot reach the API server gives up after two thirds of it. Set POD_UID so that a restarted container need not wait")
 	return cmd
 }
 
@@ -126,6 +129,8 @@ func (o *serveOptions) check() error {
 	switch {
 	case o.logLevel != "info" && o.logLevel != "debug":
 		return fmt.Errorf("--log-level %q: want info or debug", o.logLevel)
+	case o.leaseDuration < 3*time.Second:
+		return fmt.Errorf("--leader-election-lease-duration %s: at least 3s", o.leaseDuration)
 	case (o.stateFile == "") != (o.config == ""):
 		return errors.New("--state-file and --config are needed together")
 	case o.stateFile != "" && o.selfSigned:
