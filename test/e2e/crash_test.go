@@ -48,7 +48,9 @@ var steps = []step{
 		s := n.Sets[harness.Group]
 		return "sample-0", s.UpdateRevision != s.CurrentRevision
 	}},
-	pod("leased and draining", func(p harness.Pod, _ harness.Set, _ string) bool { return p.Lease != "" && !p.Grant && p.Gate == "False" }),
+	pod("leased and draining", func(p harness.Pod, _ harness.Set, _ string) bool {
+		return p.Lease != "" && !p.Grant && p.Gate == "False"
+	}),
 	pod("granted", func(p harness.Pod, _ harness.Set, _ string) bool { return p.Grant && p.State == "Normal" }),
 	pod("selected", func(p harness.Pod, _ harness.Set, image string) bool {
 		return p.Grant && p.Hold && p.State == "PreparingUpdate"
@@ -367,4 +369,3 @@ func (m *matrix) term() int64 {
 	}
 	return a.Term
 }
-
