@@ -36,6 +36,7 @@ type Reconciler struct {
 	Now     func() time.Time
 
 	secrets secrets
+	pace    pace
 }
 
 // Reconcile moves one UpgradePlan by at most one decision. It reads the cache; every
@@ -46,6 +47,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		if apierrors.IsNotFound(err) {
 			r.Sessions.Forget(req.NamespacedName)
 			r.secrets.forget(req.NamespacedName)
+			r.pace.forget(req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -73,10 +75,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		applyErr = nil
 	}
 	next := status.Of(&up.Status, up.Generation, &scene.World, decision, applyErr, now)
-	statusErr := r.writeStatus(ctx, up, next)
+	later := r.pace.left(req.NamespacedName, &up.Status, next, now)
+	var statusErr error
+	if later == 0 {
+		statusErr = r.writeStatus(ctx, up, next)
+	}
 	result := ctrl.Result{RequeueAfter: decision.Recheck}
 	if again {
 		result.RequeueAfter = retryConflict
+	}
+	if later > 0 && (result.RequeueAfter == 0 || later < result.RequeueAfter) {
+		result.RequeueAfter = later
 	}
 	return result, errors.Join(applyErr, statusErr)
 }
