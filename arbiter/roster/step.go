@@ -44,6 +44,7 @@ func Step(r *Record, m *Memory, in Input) (Notes, time.Time) {
 	s := &step{r: r, m: m, in: in}
 	s.sight()
 	if in.Frozen {
+		s.trustPresent()
 		s.recover()
 		return s.notes(), s.next
 	}
@@ -140,6 +141,18 @@ func (s *step) recover() {
 		mem.Duty, mem.Message = Unknown, msgFrozen
 		s.r.Members[name] = mem
 	}
+}
+
+// trustPresent trusts, while the record is lost, every revision that is there, except
+// those of pods which are being upgraded.
+func (s *step) trustPresent() {
+	present := map[string]Pod{}
+	for name, p := range s.in.Pods {
+		if p.LeaseID == "" && !s.in.Leased(name) {
+			present[name] = p
+		}
+	}
+	s.r.trustSeen(present, false)
 }
 
 // settle finds the members without duty that have become idle.

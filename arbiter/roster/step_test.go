@@ -394,6 +394,17 @@ func TestMembersThatAreGoneAreForgottenInTime(t *testing.T) {
 	}
 }
 
+func TestALostRosterTrustsWhatIsThereExceptWhatIsBeingUpgraded(t *testing.T) {
+	b := newBench(t, 1)
+	b.frozen = true
+	b.pod("web-1", func(p *roster.Pod) { p.Revision = "web-r2" })
+	b.pod("web-2", func(p *roster.Pod) { p.Revision, p.LeaseID = "web-r3", "e-1" })
+	b.step(0)
+	if diff := cmp.Diff([]string{"web-r1", "web-r2"}, b.record.Trusted); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTrustedRevisionsAreBounded(t *testing.T) {
 	b := newBench(t, 1)
 	for i := range 100 {
