@@ -100,8 +100,17 @@ func (s *stage) await(what string, check func(harness.Now) error) {
 // number of replicas works.
 func (s *stage) begin(assigned string, workers int, gates ...string) map[string]harness.Pod {
 	s.t.Helper()
+	return s.beginWith(harness.SetManifest(gates...), assigned, workers, gates...)
+}
+
+// beginWith is begin with another set; "" is that of the worked example.
+func (s *stage) beginWith(set, assigned string, workers int, gates ...string) map[string]harness.Pod {
+	s.t.Helper()
+	if set == "" {
+		set = harness.SetManifest()
+	}
 	s.apply(harness.RosterManifest(assigned))
-	s.apply(harness.SetManifest(gates...))
+	s.apply(set)
 	s.await("five pods run", func(n harness.Now) error {
 		running := 0
 		for _, p := range n.Pods {
