@@ -39,26 +39,9 @@ func Explore(p Rules, limit int) Result {
 	}
 	var res Result
 	for n := 0; n < len(x.keys) && len(x.keys) < limit; n++ {
-		s := x.keys[n].state()
-		x.first = append(x.first, uint32(len(x.edges))) //nolint:gosec // limit
-		var bad *step
-		p.next(&s, func(st *step) {
-			if bad != nil {
-				return
-			}
-			if st.bad == "" {
-				st.bad = p.invariant(&st.to)
-			}
-			if st.bad != "" {
-				found := *st
-				bad = &found
-				return
-			}
-			x.edges = append(x.edges, x.add(st.to.canonical(), uint32(n))) //nolint:gosec // limit
-		})
-		if bad != nil {
+		if bad := x.expand(n); bad != nil {
 			res.Bad = bad.bad
-			res.Trace = x.trace(uint32(n), bad) //nolint:gosec // limit
+			res.Trace = x.trace(uint32(n), bad)
 			res.States, res.Depth = len(x.keys), len(res.Trace)
 			return res
 		}
@@ -72,6 +55,25 @@ func Explore(p Rules, limit int) Result {
 		res.Done, res.Stuck, res.Trace = x.liveness()
 	}
 	return res
+}
+
+// expand adds what follows on state n. It returns a step that breaks a promise, if any does.
+func (x *explorer) expand(n int) (bad *step) {
+	s := x.keys[n].state()
+	x.first = append(x.first, uint32(len(x.edges))) //nolint:gosec // limit
+	x.rules.next(&s, func(st *step) {
+		if st.bad == "" {
+			st.bad = x.rules.invariant(&st.to)
+		}
+		switch {
+		case st.bad == "":
+			x.edges = append(x.edges, x.add(st.to.canonical(), uint32(n))) //nolint:gosec // limit
+		case bad == nil:
+			found := *st
+			bad = &found
+		}
+	})
+	return bad
 }
 
 func (x *explorer) add(k key, from uint32) uint32 {
@@ -95,29 +97,29 @@ func (x *explorer) liveness() (done, stuck int, trace []string) {
 		}
 	}
 	x.first = append(x.first, uint32(len(x.edges))) //nolint:gosec // limit
-	for changed := true; changed; {
-		changed = false
-		for n := len(x.keys) - 1; n >= 0; n-- {
-			if good[n] {
-				continue
-			}
-			for _, to := range x.edges[x.first[n]:x.first[n+1]] {
-				if good[to] {
-					good[n], changed = true, true
-					break
-				}
-			}
-		}
+	for x.spread(good) {
 	}
 	for n, ok := range good {
 		if !ok {
 			if stuck == 0 {
-				trace = x.trace(uint32(n), nil) //nolint:gosec // limit
+				trace = x.trace(uint32(n), nil)
 			}
 			stuck++
 		}
 	}
 	return done, stuck, trace
+}
+
+// spread marks the states from which one step leads to a good one, and says whether there
+// were any. Backwards, because most steps lead to a state that was found later.
+func (x *explorer) spread(good []bool) (changed bool) {
+	for n := len(good) - 1; n >= 0; n-- {
+		next := x.edges[x.first[n]:x.first[n+1]]
+		if !good[n] && slices.ContainsFunc(next, func(to uint32) bool { return good[to] }) {
+			good[n], changed = true, true
+		}
+	}
+	return changed
 }
 
 // trace retells the way to state n, with the ordinals kept, and then last.

@@ -149,8 +149,8 @@ func (p Rules) environment(s *state, i int, emit func(*step)) {
 	})
 }
 
-// arbiter: duty comes and goes (the application has acknowledged, in assigned mode),
-// leases expire at any moment, an expired lease ends when the pod was fenced.
+// arbiter: duty comes and goes (the application has acknowledged, in assigned mode), and
+// leases end.
 func (p Rules) arbiter(s *state, i int, emit func(*step)) {
 	r := &s.r[i]
 	unproven := p.NewbornBan && r.born && (!r.hold || r.state == updated)
@@ -166,6 +166,12 @@ func (p Rules) arbiter(s *state, i int, emit func(*step)) {
 			return ""
 		})
 	}
+	p.leaseEnds(s, i, emit)
+}
+
+// leaseEnds: by time, at any moment, and then when the pod has been fenced.
+func (p Rules) leaseEnds(s *state, i int, emit func(*step)) {
+	r := &s.r[i]
 	if r.phase == leased && s.expiries > 0 {
 		p.try(s, emit, "arbiter", "lets the lease expire on", i, func(t *state, r *replica) string {
 			t.expiries--
@@ -232,37 +238,43 @@ func (p Rules) kruiseCaches(s *state, emit func(*step)) {
 // UpdatePodLifecycle), the in-place update reads again on a conflict and does not look at
 // the hook again (inplace_update.go, updatePodInPlace).
 func (p Rules) kruisePod(s *state, i int, emit func(*step)) {
-	c, alive := s.r[i].seen, s.r[i].alive
-	hooked := s.seen.hook && c.hold
-	label := func(what string, st uint8, hold bool) {
-		if alive && (s.r[i].state != st || hold && !s.r[i].hold) {
-			p.try(s, emit, "Kruise", what, i, func(_ *state, r *replica) string {
-				r.state = st
-				r.hold = r.hold || hold
-				r.touch()
-				return ""
-			})
-		}
-	}
-	if !c.alive {
-		if !alive && !s.expecting {
+	c := s.r[i].seen
+	switch st, ok := refresh(s.seen, c); {
+	case !c.alive:
+		if !s.r[i].alive && !s.expecting {
 			p.kruiseCreates(s, i, emit)
 		}
+	case ok && !s.expecting:
+		p.kruiseLabels(s, i, "refreshes to "+stateNames[st]+":", st, false, emit)
+	case !c.new && s.chosen(i):
+		p.kruiseUpdates(s, i, emit)
+	}
+}
+
+// kruiseLabels writes the state label, and the hold where the handler's labels go with it.
+func (p Rules) kruiseLabels(s *state, i int, what string, st uint8, hold bool, emit func(*step)) {
+	if r := &s.r[i]; !r.alive || r.state == st && (r.hold || !hold) {
 		return
 	}
-	if st, ok := refresh(s.seen, c); ok && !s.expecting {
-		label("refreshes to "+stateNames[st]+":", st, false)
-	}
-	if !s.chosen(i) || c.new {
-		return
-	}
-	switch { // inPlaceUpdatePod, stateful_set_control.go
+	p.try(s, emit, "Kruise", what, i, func(_ *state, r *replica) string {
+		r.state = st
+		r.hold = r.hold || hold
+		r.touch()
+		return ""
+	})
+}
+
+// kruiseUpdates is what Kruise does to a pod that it has chosen (inPlaceUpdatePod,
+// stateful_set_control.go).
+func (p Rules) kruiseUpdates(s *state, i int, emit func(*step)) {
+	c := s.r[i].seen
+	switch hooked := s.seen.hook && c.hold; {
 	case c.state == updated && s.seen.hook:
-		label("marks again: PreparingUpdate,", preparing, true)
+		p.kruiseLabels(s, i, "marks again: PreparingUpdate,", preparing, true, emit)
 	case c.state == updated: // without a hook Kruise does nothing in this state
 	case c.state == normal && hooked:
-		label("chooses: PreparingUpdate,", preparing, false)
-	case hooked || !alive:
+		p.kruiseLabels(s, i, "chooses: PreparingUpdate,", preparing, false, emit)
+	case hooked || !s.r[i].alive:
 	default:
 		p.try(s, emit, "Kruise", "UPDATES IN PLACE", i, func(t *state, r *replica) string {
 			r.new, r.state, r.verified = true, updating, false

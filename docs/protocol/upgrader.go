@@ -28,14 +28,7 @@ func (p Rules) leader(s *state, l int, emit func(*step)) {
 		if op := p.decide(s, l, i); op != opNone {
 			p.try(s, emit, who, "decides: "+opNames[op]+",", i, begin(l, op))
 		}
-		if p.mayUndo(s, l, i) {
-			op, r := opUndo, &s.r[i]
-			switch lease := r.hands[l].token != 0; {
-			case !p.UndoFirst && lease:
-				op = opReleaseThenUndo
-			case !p.UndoWrites && lease && !r.grant && r.note == 0 && !r.gateClosed && r.state == normal:
-				op = opRelease
-			}
+		if op := p.undo(s, l, i); op != opNone {
 			p.try(s, emit, who, "decides: undo,", i, begin(l, op))
 		}
 	}
@@ -189,17 +182,7 @@ func (p Rules) decide(s *state, l, i int) uint8 {
 		return opHold
 	}
 	if r.new {
-		switch {
-		case h.token == 0 || r.state == preparing || r.state == updating:
-			return opNone
-		case !r.verified:
-			return opReadmit
-		case r.state != normal || !r.hold:
-			return opNone
-		case r.gateClosed:
-			return opGateOpen
-		}
-		return opRelease
+		return readmit(r, h)
 	}
 	if !p.mine(r, l) || !r.hold || r.state == updated || !s.set.template {
 		return opNone
@@ -219,6 +202,22 @@ func (p Rules) decide(s *state, l, i int) uint8 {
 	return opNone
 }
 
+// readmit is the next step for a pod at v2: verified under the lease, given back when
+// Kruise has confirmed the hold.
+func readmit(r *replica, h hand) uint8 {
+	switch {
+	case h.token == 0 || r.state == preparing || r.state == updating:
+		return opNone
+	case !r.verified:
+		return opReadmit
+	case r.state != normal || !r.hold:
+		return opNone
+	case r.gateClosed:
+		return opGateOpen
+	}
+	return opRelease
+}
+
 // mayUndo: until the hold is released everything can be undone at any time (paused, duty
 // wanted, wrong pod chosen: the reason does not matter here), once the partition protects
 // the replica and Kruise has seen that.
@@ -232,6 +231,21 @@ func (p Rules) mayUndo(s *state, l, i int) bool {
 	}
 	others := s.protected(func(j int) bool { return j != i && p.selected(&s.r[j], l) })
 	return s.blind(l) || s.set.partition >= others
+}
+
+// undo is how replica i is taken back, if it may be.
+func (p Rules) undo(s *state, l, i int) uint8 {
+	r := &s.r[i]
+	lease := r.hands[l].token != 0
+	switch {
+	case !p.mayUndo(s, l, i):
+		return opNone
+	case !p.UndoFirst && lease:
+		return opReleaseThenUndo
+	case !p.UndoWrites && lease && !r.grant && r.note == 0 && !r.gateClosed && r.state == normal:
+		return opRelease
+	}
+	return opUndo
 }
 
 // arrive lets what l has under way on replica i reach its goal, or get lost.
@@ -276,7 +290,8 @@ func (p Rules) pin(r *replica, l int) string {
 func (p Rules) release(t *state, r *replica, l int) (bad string) {
 	h := &r.hands[l]
 	if r.accepts(*h) {
-		left := r.grant || r.note != 0 || r.gateClosed || !r.hold || r.committed && !(r.new && r.verified || r.born)
+		back := r.new && r.verified || r.born || !r.committed
+		left := r.grant || r.note != 0 || r.gateClosed || !r.hold || !back
 		if left && r.alive && !h.gone && h.op == opRelease {
 			bad = "P5: the lease is released before undo or readmission is complete"
 		}
