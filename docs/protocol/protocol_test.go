@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// limit is how many states an exploration may have: about 4 GiB.
+// limit is how many states an exploration may have: some 6 GiB.
 const limit = 20_000_000
 
 // size says where an exploration is worth its time.
