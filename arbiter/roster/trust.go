@@ -34,6 +34,9 @@ func (r *Record) Trust(revision string) {
 // trustSeen trusts the revisions that are there while no holder is registered, and the
 // first revision ever seen of a set: nothing can have been upgraded to that.
 func (r *Record) trustSeen(pods map[string]Pod, holders bool) {
+	if len(r.Trusted) <= maxTrusted && r.trustAll(pods) {
+		return
+	}
 	known := map[string]bool{}
 	for _, t := range r.Trusted {
 		known[SetOf(t)] = true
@@ -54,4 +57,14 @@ func (r *Record) trustSeen(pods map[string]Pod, holders bool) {
 		}
 		r.Trusted = slices.Delete(slices.Clone(r.Trusted), i, i+1)
 	}
+}
+
+// trustAll says whether every pod is at a trusted revision: the usual case, made cheap.
+func (r *Record) trustAll(pods map[string]Pod) bool {
+	for _, p := range pods {
+		if p.Revision != "" && !slices.Contains(r.Trusted, p.Revision) {
+			return false
+		}
+	}
+	return true
 }
