@@ -192,6 +192,9 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 		}
 	}
 	next := *armed
+	if !kruise.Applied(set, observe.Settings(r.scene.Plan)) {
+		next.Generation = set.Generation // the hook may have been lost meanwhile
+	}
 	next.Term = r.scene.World.Term
 	cfg, err := kruise.ApplyConfiguration(set.Namespace, set.Name, a.ResourceVersion, &next, a.Partition, observe.Settings(r.scene.Plan))
 	if err != nil {

@@ -26,6 +26,9 @@ type Armed struct {
 	// its own before anything else, so that what its predecessor still has under way
 	// conflicts.
 	Term int64 `json:"term"`
+	// Generation is the set's before the hook was written to it: Kruise knows the hook
+	// when it has observed a later one.
+	Generation int64 `json:"generation"`
 	// ImagesGeneration is the generation of the plan whose images were written; 0: none.
 	ImagesGeneration int64    `json:"imagesGeneration,omitempty"`
 	Original         Original `json:"original"`
@@ -61,7 +64,7 @@ func ParseArmed(set *kruisev1beta1.StatefulSet) (*Armed, error) {
 
 // NewArmed notes the present state of a set.
 func NewArmed(set *kruisev1beta1.StatefulSet, planUID string, term int64) *Armed {
-	a := &Armed{Version: ProtocolVersion, Plan: planUID, Term: term}
+	a := &Armed{Version: ProtocolVersion, Plan: planUID, Term: term, Generation: set.Generation}
 	a.Original.Type = set.Spec.UpdateStrategy.Type
 	if ru := set.Spec.UpdateStrategy.RollingUpdate; ru != nil {
 		a.Original.Partition = ru.Partition

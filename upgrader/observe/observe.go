@@ -157,6 +157,7 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	if armed != nil && armed.Plan == string(s.Plan.UID) {
 		s.Armed[t.Name] = armed
 		t.Armed, t.ArmedTerm = true, armed.Term
+		t.HookSeen = set.Status.ObservedGeneration > armed.Generation
 		t.Settings = kruise.Applied(set, Settings(s.Plan))
 		if armed.Original.Partition != nil {
 			t.OriginalPartition = *armed.Original.Partition

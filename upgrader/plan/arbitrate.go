@@ -58,24 +58,31 @@ func (n *next) acquire() {
 	if b <= 0 {
 		return
 	}
+	// Those that are only to be verified go first, then those that serve nobody; then the
+	// highest ordinal, as Kruise does.
+	slices.Reverse(n.candidates)
+	slices.SortStableFunc(n.candidates, func(x, y *Replica) int { return n.order(x) - n.order(y) })
 	a := &n.w.Arbiter
-	if a.Refused != nil && (a.RetryAt.IsZero() || n.now.Before(a.RetryAt)) {
+	if a.Refused != nil && (a.RetryAt.IsZero() || n.now.Before(a.RetryAt)) && n.asked(a.RefusedFor) {
 		n.say(rankWaiting, a.Refused.Reason, "%s", a.Refused.Message)
 		if !a.RetryAt.IsZero() {
 			n.after(a.RetryAt.Sub(n.now))
 		}
 		return
 	}
-	// Those that are only to be verified go first, then those that serve nobody; then the
-	// highest ordinal, as Kruise does.
-	slices.Reverse(n.candidates)
-	slices.SortStableFunc(n.candidates, func(x, y *Replica) int { return n.order(x) - n.order(y) })
 	c := make([]Candidate, 0, len(n.candidates))
 	for _, r := range n.candidates {
 		c = append(c, Candidate{Replica: r.Name, UID: r.UID})
 	}
 	n.act(Acquire{Candidates: c, Max: b})
 	n.say(rankDoing, AcquiringLeases, "asking for %d of %d idle replicas", min(b, len(c)), len(c))
+}
+
+// asked says whether the same candidates were asked for before.
+func (n *next) asked(before []Candidate) bool {
+	return slices.EqualFunc(n.candidates, before, func(r *Replica, c Candidate) bool {
+		return r.Name == c.Replica && r.UID == c.UID
+	})
 }
 
 func (n *next) order(r *Replica) int {
@@ -96,12 +103,15 @@ func (n *next) handover() {
 		n.say(rankWaiting, WaitingForDuty, "%d of %d replicas are upgraded; %s off duty", n.upgraded, n.total, n.waiting())
 	case a.HandoverFrom != "":
 		n.say(rankWaiting, WaitingForHandover, "the arbiter is moving duty away from %s", a.HandoverFrom)
-	case a.HandoverRefused != nil:
-		n.say(rankWaiting, a.HandoverRefused.Reason, "%s", a.HandoverRefused.Message)
 	case n.standby == 0:
 		n.say(rankWaiting, WaitingForDuty, "no upgraded replica is idle and fit to take over from %s", n.worker.Name)
 	default:
-		n.act(Handover{From: n.worker.Name, To: n.successors()})
+		h := Handover{From: n.worker.Name, To: n.successors()}
+		if no := a.HandoverRefused; no != nil && h.From == a.HandoverRefusedFor.From && slices.Equal(h.To, a.HandoverRefusedFor.To) {
+			n.say(rankWaiting, no.Reason, "%s", no.Message)
+			return
+		}
+		n.act(h)
 		n.say(rankDoing, WaitingForHandover, "asking the arbiter to move duty away from %s", n.worker.Name)
 	}
 }

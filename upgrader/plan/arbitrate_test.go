@@ -13,6 +13,7 @@ func TestLeases(t *testing.T) {
 				w := rollout(3)
 				w.work(0, 1)
 				w.Arbiter.Refused = &Blocker{Reason: WaitingForLease, Message: "below floor", Retry: true}
+				w.Arbiter.RefusedFor = []Candidate{{"web-2", "u2"}}
 				return w
 			},
 			reason: WaitingForLease, says: "below floor",
@@ -84,6 +85,17 @@ func TestLeases(t *testing.T) {
 			world: func() *World {
 				w := rollout(2)
 				w.Arbiter.Refused, w.Arbiter.RetryAt = &Blocker{Reason: WaitingForLease, Message: "no"}, now
+				w.Arbiter.RefusedFor = []Candidate{{"web-1", "u1"}, {"web-0", "u0"}}
+				return w
+			},
+			want: []string{"acquire 1 of web-1 web-0"}, reason: AcquiringLeases,
+		},
+		{
+			name: "a refusal of other candidates says nothing about these",
+			world: func() *World {
+				w := rollout(2)
+				w.Arbiter.Refused = &Blocker{Reason: WaitingForLease, Message: "another pod runs"}
+				w.Arbiter.RefusedFor = []Candidate{{"web-1", "u-before"}, {"web-0", "u0"}}
 				return w
 			},
 			want: []string{"acquire 1 of web-1 web-0"}, reason: AcquiringLeases,
@@ -145,8 +157,17 @@ func TestHandover(t *testing.T) {
 			name: "a refused handover is not repeated",
 			world: world(func(w *World) {
 				w.Arbiter.HandoverRefused = &Blocker{Reason: HandoverRefused, Message: "named by hand"}
+				w.Arbiter.HandoverRefusedFor = Handover{"web-0", []string{"web-1", "web-2"}}
 			}),
 			reason: HandoverRefused, says: "named by hand",
+		},
+		{
+			name: "a handover that was refused is asked for again when others can take over",
+			world: world(func(w *World) {
+				w.Arbiter.HandoverRefused = &Blocker{Reason: HandoverRefused, Message: "nobody can"}
+				w.Arbiter.HandoverRefusedFor = Handover{"web-0", []string{"web-1"}}
+			}),
+			want: []string{"handover from web-0 to web-1 web-2"}, reason: WaitingForHandover,
 		},
 		{
 			name:   "nobody is moved when nobody fit could take over",

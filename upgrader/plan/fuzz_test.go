@@ -48,6 +48,9 @@ func worldOf(b []byte) *World {
 		w.Arbiter.Refused = &Blocker{Reason: WaitingForLease, Message: "refused", Retry: true}
 		w.Arbiter.RetryAt = now.Add(time.Duration(s.n(3)-1) * time.Second)
 	}
+	if s.yes() {
+		w.Arbiter.RefusedFor = []Candidate{{"set0-1", "u1"}, {"set0-0", "u0"}}
+	}
 	if s.rare(8) {
 		w.Arbiter.HandoverRefused = &Blocker{Reason: HandoverRefused, Message: "refused"}
 	}
@@ -67,7 +70,7 @@ func worldOf(b []byte) *World {
 func (s *bytesSource) bendTarget(t *Target) {
 	t.Observed, t.TemplateSeen = !s.rare(5), true
 	if !t.Observed {
-		t.TemplateSeen = s.yes()
+		t.TemplateSeen, t.HookSeen = s.yes(), s.yes()
 	}
 	t.Armed, t.Settings, t.ArmedTerm = !s.rare(6), !s.rare(6), int64(1+s.n(2))
 	t.Partition = []int32{Parked, 0, 1, 2, 3, 4, 5, 6}[s.n(8)]
@@ -307,6 +310,7 @@ func (c *checker) patch(a PatchPod) {
 		c.must(c.w.Policy.Deleting && t.Observed && t.Partition >= c.old(t), a, "a hold is taken off that is needed")
 	}
 	if a.Hold != nil && *a.Hold {
+		c.must(t.Observed || t.HookSeen, a, "Kruise may confirm a hold that it does not know")
 		c.must(a.State != nil && *a.State == StateUpdated || r.State == StateUpdated, a, "nothing will confirm this hold")
 	}
 	if a.Verified != nil && *a.Verified != "" {

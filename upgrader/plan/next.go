@@ -50,12 +50,8 @@ type next struct {
 	worker   *Replica // the first of these that works
 	waitsFor string   // the first of these
 	unlisted string   // the first of these that the arbiter does not know at all
-	// unverified: a replica that came back new waits for the lease under which it is
-	// verified. Until then it may not be ready, so that the floor refuses the pins of all
-	// others: those that can still be taken back give way to it.
-	unverified bool
-	standby    int // upgraded, idle and fit to take over duty
-	recheck    time.Duration
+	standby  int      // upgraded, idle and fit to take over duty
+	recheck  time.Duration
 
 	candidates []*Replica // on which a lease may be asked for now
 }
@@ -103,9 +99,6 @@ func (n *next) surveyReplica(t *Target, r *Replica) {
 		return
 	}
 	n.work++
-	if s == StepVerifying && !r.released() && r.idle() && n.verified(r) {
-		n.unverified = true
-	}
 	if (s == StepProtected || s == StepVerifying || s == StepMissing) && r.Lease == nil && !r.idle() {
 		n.surveyBusy(r)
 	}

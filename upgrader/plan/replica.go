@@ -89,8 +89,6 @@ func (n *next) undoReason(t *Target, r *Replica) Reason {
 		return PodReplaced
 	case r.Duty == Working:
 		return DutyChanged
-	case n.unverified:
-		return Verifying
 	}
 	return ""
 }
@@ -220,7 +218,8 @@ func (n *next) verified(r *Replica) bool {
 }
 
 // verify checks a replica at the update revision. One that got there without us (a lost
-// pod that came back new) is leased first, unless it works already.
+// pod that came back new) is leased first: it is by the release of a lease that the
+// arbiter learns that the revision may have duty.
 func (n *next) verify(i int, t *Target, r *Replica) {
 	if !n.verified(r) {
 		n.after(n.w.Policy.VerifyTimeout - r.elapsed(StepVerifying, n.now))
@@ -231,8 +230,12 @@ func (n *next) verify(i int, t *Target, r *Replica) {
 		n.sayOf(i, rankDoing, Verifying, "%s is not yet well at %s", r.Name, t.UpdateRevision)
 		return
 	}
-	if r.Lease == nil && !r.released() && r.Duty != Working {
-		n.sayOf(i, rankWaiting, Verifying, "%s came back at %s without an upgrade and is verified under a lease", r.Name, t.UpdateRevision)
+	if r.Lease == nil && !r.released() {
+		k := rankWaiting
+		if r.Duty == Working {
+			k = rankDoing // that it works is what is waited for
+		}
+		n.sayOf(i, k, Verifying, "%s came back at %s without an upgrade and is verified under a lease", r.Name, t.UpdateRevision)
 		return
 	}
 	p := n.patch(r, Readmitting)

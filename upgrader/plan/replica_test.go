@@ -341,6 +341,17 @@ func TestLostPods(t *testing.T) {
 			want:  []string{"patch web-1 hold=true state=Updated"}, reason: Holding,
 		},
 		{
+			name: "a hold does not wait for the partition, nor for Kruise to see it",
+			world: func() *World {
+				w := rollout(3)
+				w.pod(1).pin().reborn("v1")
+				w.pod(2).grant().vanish()
+				w.web().Partition, w.web().Observed, w.web().HookSeen = 2, false, true
+				return w
+			},
+			want: []string{"patch web-1 hold=true state=Updated", "apply web partition 3 (WaitingForKruise)"}, reason: Holding,
+		},
+		{
 			name: "its lease was for another pod and is given back",
 			world: func() *World {
 				w := rollout(2)
@@ -372,20 +383,7 @@ func TestLostPods(t *testing.T) {
 			want: []string{"acquire 1 of web-1"}, reason: Verifying, says: "verified under a lease",
 		},
 		{
-			name: "a leased replica gives way to one that came back new, without which the floor refuses its pin",
-			world: func() *World {
-				w := rollout(3)
-				w.work(0)
-				w.pod(1).chosen()
-				w.web().Partition = 1
-				r := w.pod(2).reborn("v2").gated(false)
-				r.Hold, r.Fit, r.FitSince, r.Duty = true, true, now.Add(-time.Minute), Idle
-				return w
-			},
-			want: []string{"apply web partition 2 (WaitingForKruise)"}, reason: Undoing,
-		},
-		{
-			name: "which is then leased first",
+			name: "one that is only to be verified is leased first: until then it may keep the floor from others",
 			world: func() *World {
 				w := rollout(3)
 				r := w.pod(1).reborn("v2")
@@ -395,15 +393,17 @@ func TestLostPods(t *testing.T) {
 			want: []string{"acquire 1 of web-1 web-2 web-0"}, reason: Verifying,
 		},
 		{
-			name: "a pod that came back new and works already is only looked at",
+			name: "a pod that came back new and works already is verified when it is off duty",
 			world: func() *World {
 				w := rollout(3)
 				w.work(0, 2)
+				w.pod(0).Revision, w.pod(0).Verified, w.pod(0).Duty, w.pod(0).Working = "v2", "v2", Idle, "false"
+				w.pod(2).Revision, w.pod(2).Verified = "v2", "v2"
 				r := w.pod(1).reborn("v2")
 				r.Hold, r.Fit, r.FitSince, r.Duty = true, true, now.Add(-time.Minute), Working
 				return w
 			},
-			want: []string{"patch web-1 verified=v2"}, reason: WaitingForDuty,
+			want: []string{"handover from web-1 to web-0"}, reason: Verifying,
 		},
 	})
 }

@@ -12,13 +12,16 @@ func (n *next) target(i int) bool {
 		return n.arm(i, t)
 	}
 	sel, wrong := n.selection(t)
+	// A hold waits for nothing but the hook: a pod that was lost is born without it, and
+	// may have duty before anything else is settled.
+	held := !n.w.Policy.Deleting && (t.Observed || t.HookSeen) && n.hold(i, t)
 	if n.guard(i, t, sel) {
 		return false
 	}
 	if n.w.Policy.Deleting {
 		return n.leaveTarget(i, t, sel, wrong)
 	}
-	if n.hold(i, t) {
+	if held {
 		return false
 	}
 	moving := n.replicas(i, t, sel, wrong)
@@ -156,7 +159,6 @@ func (n *next) guard(i int, t *Target, sel selection) bool {
 		return true
 	}
 	if !n.w.Policy.Deleting && !n.w.Arbiter.Adopted && t.busy() {
-		n.hold(i, t) // a hold is safe at any time; the rest waits for the adoption
 		return true
 	}
 	if (t.ArmedTerm != n.w.Term || !t.Settings) && (t.busy() || n.w.Policy.Deleting) {

@@ -76,14 +76,17 @@ type Arbiter struct {
 	Adopted bool
 	// Frozen: the arbiter lost its record and grants nothing yet.
 	Frozen bool
-	// Refused is set while the last request for leases was refused and nothing has
-	// changed since; then asking again is useless before RetryAt (zero: until a change).
-	Refused *Blocker
-	RetryAt time.Time
+	// Refused is set while a request for leases on RefusedFor was refused and the group
+	// has not changed since; then asking the same again is useless before RetryAt (zero:
+	// until a change).
+	Refused    *Blocker
+	RefusedFor []Candidate
+	RetryAt    time.Time
 	// HandoverFrom is the replica whose handover was accepted and is awaited.
 	HandoverFrom string
-	// HandoverRefused is as Refused, for handovers.
-	HandoverRefused *Blocker
+	// HandoverRefused is as Refused, for a handover.
+	HandoverRefused    *Blocker
+	HandoverRefusedFor Handover
 	// Orphans are leases of this plan on replicas that no target has any more.
 	Orphans []Lease
 }
@@ -119,6 +122,9 @@ type Target struct {
 	ArmedTerm int64
 	// OriginalPartition is what the partition was before.
 	OriginalPartition int32
+	// HookSeen: Kruise knows the hook, so that what it makes of a hold can be believed,
+	// also while it has not seen later changes of the set. Observed implies it.
+	HookSeen bool
 	// Settings: hook, priorities, update policy and maxUnavailable are as they must be.
 	Settings bool
 

@@ -80,10 +80,11 @@ func (s *Session) track(l client.Lease) {
 }
 
 // Acquire asks for up to most leases. A refusal is remembered until the group's state
-// changes.
+// changes from what View told: it may have changed already, without our having decided
+// on that.
 func (s *Session) Acquire(ctx context.Context, candidates []client.Candidate, most int) (granted []string, err error) {
-	state, _, _ := s.watcher.State()
 	s.mu.Lock()
+	state := s.viewed
 	if s.request == "" {
 		s.request = newRequestID()
 	}
@@ -102,7 +103,11 @@ func (s *Session) Acquire(ctx context.Context, candidates []client.Candidate, mo
 	}
 	s.request = ""
 	if no != nil {
-		return nil, s.refuse(&s.refused, state, no, "")
+		err := s.refuse(&s.refused, state, no, "")
+		if err == nil {
+			s.refused.candidates = asked(candidates)
+		}
+		return nil, err
 	}
 	for _, l := range res.Leases {
 		s.track(l)
@@ -119,10 +124,21 @@ func (s *Session) Acquire(ctx context.Context, candidates []client.Candidate, mo
 func (s *Session) noteRefusals(state client.GroupState, candidates []client.Candidate, refusals map[string]client.Refusal) {
 	for _, c := range candidates {
 		if no, ok := refusals[c.Replica]; ok {
-			_ = s.refuse(&s.refused, state, &no, short(c.Replica))
+			if s.refuse(&s.refused, state, &no, short(c.Replica)) == nil {
+				s.refused.candidates = asked(candidates)
+			}
 			return
 		}
 	}
+}
+
+// asked are the candidates as the planner named them.
+func asked(candidates []client.Candidate) []plan.Candidate {
+	out := make([]plan.Candidate, 0, len(candidates))
+	for _, c := range candidates {
+		out = append(out, plan.Candidate{Replica: short(c.Replica), UID: c.Instance})
+	}
+	return out
 }
 
 // refuse remembers a refusal; a stale token means that we must adopt again first.
@@ -145,7 +161,8 @@ func (s *Session) refuse(to **refused, state client.GroupState, no *client.Refus
 }
 
 // Pin makes the lease on replica one that does not expire. ok is false when the arbiter
-// refused; the lease then is as it was, or lost.
+// refused; the lease then counts as lost, so that it is given back: what stands in its
+// way may be another replica that needs the lease more.
 func (s *Session) Pin(ctx context.Context, l plan.Lease) (ok bool, why string, err error) {
 	pinned, no, err := s.conn.Pin(ctx, s.key.Group, client.LeaseRef{ID: l.ID, Token: l.Token}, l.Instance)
 	s.mu.Lock()
@@ -157,14 +174,10 @@ func (s *Session) Pin(ctx context.Context, l plan.Lease) (ok bool, why string, e
 		s.track(pinned)
 		return true, "", nil
 	}
-	switch no.Reason { //nolint:exhaustive // the others leave the lease as it was
-	case client.ReasonStaleToken:
+	if no.Reason == client.ReasonStaleToken {
 		s.adopted = false
-	case client.ReasonLeaseLost, client.ReasonInstanceChanged, client.ReasonNotIdle:
-		if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
-			h.gone = true
-		}
-	default:
+	} else if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
+		h.gone = true
 	}
 	return false, no.String(), nil
 }
@@ -193,8 +206,8 @@ func (s *Session) Release(ctx context.Context, l plan.Lease, outcome client.Outc
 
 // Handover asks to move duty from a replica to one of the candidates.
 func (s *Session) Handover(ctx context.Context, from string, candidates []string) (successor string, err error) {
-	state, _, _ := s.watcher.State()
 	s.mu.Lock()
+	state := s.viewed
 	r := client.HandoverRequest{Group: s.key.Group, Holder: s.key.Holder, Token: s.token, From: from, Candidates: candidates}
 	s.mu.Unlock()
 	to, no, err := s.conn.Handover(ctx, r)
@@ -210,6 +223,10 @@ func (s *Session) Handover(ctx context.Context, from string, candidates []string
 		s.handover.refused.Blocker = plan.Blocker{
 			Reason: plan.HandoverRefused, Retry: true,
 			Message: fmt.Sprintf("the arbiter does not move duty away from %s: %s", short(from), no),
+		}
+		s.handover.refused.handover.From = short(from)
+		for _, c := range candidates {
+			s.handover.refused.handover.To = append(s.handover.refused.handover.To, short(c))
 		}
 		return "", nil
 	}

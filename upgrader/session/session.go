@@ -152,7 +152,9 @@ type Session struct {
 	token   int64
 	leases  map[string]*held // by replica
 	// request is the id of a wish whose outcome is not known.
-	request  string
+	request string
+	// viewed is the group as View last told it: what is refused was decided on that.
+	viewed   client.GroupState
 	refused  *refused
 	handover struct {
 		from    string
@@ -168,6 +170,9 @@ type refused struct {
 	epoch    string
 	revision int64
 	retry    time.Time
+	// What was asked, in the names of the planner.
+	candidates []plan.Candidate
+	handover   plan.Handover
 }
 
 // View is what the planner needs to know of the arbiter.
@@ -187,6 +192,7 @@ func (s *Session) View() View {
 	state, live, err := s.watcher.State()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.viewed = state
 	v := View{State: state, Leases: map[string]plan.Lease{}}
 	v.Arbiter.Adopted = s.adopted
 	v.Arbiter.Frozen = state.Frozen
@@ -201,7 +207,7 @@ func (s *Session) View() View {
 		v.Leases[r] = s.lease(h)
 	}
 	if r := s.current(s.refused, state); r != nil {
-		v.Arbiter.Refused, v.Arbiter.RetryAt = &r.Blocker, r.retry
+		v.Arbiter.Refused, v.Arbiter.RefusedFor, v.Arbiter.RetryAt = &r.Blocker, r.candidates, r.retry
 	}
 	s.viewHandover(&v, state)
 	return v
@@ -209,7 +215,7 @@ func (s *Session) View() View {
 
 func (s *Session) viewHandover(v *View, state client.GroupState) {
 	if r := s.current(s.handover.refused, state); r != nil {
-		v.Arbiter.HandoverRefused = &r.Blocker
+		v.Arbiter.HandoverRefused, v.Arbiter.HandoverRefusedFor = &r.Blocker, r.handover
 	}
 	if s.handover.from == "" {
 		return
