@@ -22,8 +22,9 @@ const (
 	// VerifiedAnnotation on a pod is the controller revision that was verified on it.
 	// Writer: upgrader.
 	VerifiedAnnotation = "offduty.dev/verified"
-	// FencedAnnotation on a pod is the id of the last lease on it that expired.
-	// Writer: arbiter.
+	// FencedAnnotation on a pod is a token that only grows: a lease with this token or a
+	// lower one is void for the pod. Written by the arbiter when a lease has run out or was
+	// ended by force, and by the upgrader when it gives a replica back.
 	FencedAnnotation = "offduty.dev/fenced"
 	// InitializedAnnotation on a Roster tells that its status has been begun: a status
 	// without an epoch was lost. Writer: arbiter.

@@ -114,6 +114,8 @@ func (r *run) do(ctx context.Context, action plan.Action) error {
 		return r.patchPod(ctx, a)
 	case plan.Commit:
 		return r.commit(ctx, a)
+	case plan.Pin:
+		return r.pin(ctx, a.Pod, a.Lease)
 	case plan.Leave:
 		return r.leave(ctx)
 	}
@@ -269,13 +271,8 @@ func (r *run) disarm(ctx context.Context, a plan.Disarm) error {
 // ready for it: whatever has happened to the pod since makes it a conflict.
 func (r *run) commit(ctx context.Context, a plan.Commit) error {
 	if !a.Lease.Pinned {
-		ok, why, err := r.ses.Pin(ctx, a.Lease)
-		if err != nil {
-			return fmt.Errorf("pin the lease on %s: %w", a.Pod, err)
-		}
-		if !ok {
-			r.Recorder.Event(r.scene.Plan, r.scene.Pods[a.Pod], true, "PinRefused", fmt.Sprintf("%s is not upgraded now: %s", a.Pod, why))
-			return errAgain
+		if err := r.pin(ctx, a.Pod, a.Lease); err != nil {
+			return err
 		}
 	}
 	off := false
@@ -283,6 +280,18 @@ func (r *run) commit(ctx context.Context, a plan.Commit) error {
 		return err
 	}
 	r.event(a.Pod, "Released", "%s is given to Kruise for its update in place", a.Pod)
+	return nil
+}
+
+func (r *run) pin(ctx context.Context, pod string, l plan.Lease) error {
+	ok, why, err := r.ses.Pin(ctx, l)
+	if err != nil {
+		return fmt.Errorf("pin the lease on %s: %w", pod, err)
+	}
+	if !ok {
+		r.Recorder.Event(r.scene.Plan, r.scene.Pods[pod], true, "PinRefused", fmt.Sprintf("%s is not upgraded now: %s", pod, why))
+		return errAgain
+	}
 	return nil
 }
 
@@ -301,6 +310,9 @@ func (r *run) patchPod(ctx context.Context, a plan.PatchPod) error {
 	}
 	if a.Verified != nil {
 		annotations[v1alpha1.VerifiedAnnotation] = orNull(*a.Verified)
+	}
+	if a.Fence != nil {
+		annotations[v1alpha1.FencedAnnotation] = strconv.FormatInt(*a.Fence, 10)
 	}
 	meta := map[string]any{"uid": a.UID, "resourceVersion": a.ResourceVersion}
 	if len(labels) > 0 {

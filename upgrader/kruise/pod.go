@@ -47,6 +47,16 @@ func Note(pod *corev1.Pod) plan.Note {
 	return plan.Note{ID: v[:i], Token: token}
 }
 
+// Fenced reads the annotation offduty.dev/fenced: the token up to which every lease on the
+// pod is void; 0 if there is none that can be read.
+func Fenced(pod *corev1.Pod) int64 {
+	token, err := strconv.ParseInt(pod.Annotations[v1alpha1.FencedAnnotation], 10, 64)
+	if err != nil || token < 0 {
+		return 0
+	}
+	return token
+}
+
 // Condition returns a condition of the pod; nil when it has none of that type.
 func Condition(pod *corev1.Pod, t corev1.PodConditionType) *corev1.PodCondition {
 	for i := range pod.Status.Conditions {

@@ -345,6 +345,7 @@ func fill(r *plan.Replica, pod *corev1.Pod, set *kruisev1beta1.StatefulSet, up *
 	r.Working = pod.Labels[up.Spec.WorkingLabel]
 	r.WorkingDefault = set.Spec.Template.Labels[up.Spec.WorkingLabel]
 	r.Note = kruise.Note(pod)
+	r.Fenced = kruise.Fenced(pod)
 	r.Verified = pod.Annotations[v1alpha1.VerifiedAnnotation]
 	r.Gated = slices.ContainsFunc(pod.Spec.ReadinessGates, func(g corev1.PodReadinessGate) bool { return string(g.ConditionType) == gate })
 	if c := kruise.Condition(pod, corev1.PodConditionType(gate)); c != nil {

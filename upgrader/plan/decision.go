@@ -97,6 +97,8 @@ type PatchPod struct {
 	State    *State
 	Note     *Note
 	Verified *string
+	// Fence ends whatever is still under way under this token or a lower one.
+	Fence *int64
 	// Gate opens (true) or closes (false) the plan's readiness gate. It cannot be
 	// combined with Hold, Grant or State: it goes through the status subresource.
 	Gate *bool
@@ -113,6 +115,13 @@ type Commit struct {
 	Lease           Lease
 }
 
+// Pin pins the lease of a replica that came back at the update revision, so that it
+// cannot run out before the arbiter is told what was verified.
+type Pin struct {
+	Pod   string
+	Lease Lease
+}
+
 // Leave forgets the plan: the holder is retired, the finalizer removed.
 type Leave struct{}
 
@@ -126,4 +135,5 @@ func (SetCurrentRevision) isAction() {}
 func (Disarm) isAction()             {}
 func (PatchPod) isAction()           {}
 func (Commit) isAction()             {}
+func (Pin) isAction()                {}
 func (Leave) isAction()              {}

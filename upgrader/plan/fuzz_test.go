@@ -277,6 +277,10 @@ func (c *checker) action(a Action) {
 		c.must(from.Duty == Working && len(a.To) > 0, a, "it does not work, or nobody can take over")
 	case ReleaseLease:
 		c.release(a)
+	case Pin:
+		_, r := c.pod(a.Pod)
+		c.once(a.Pod, a)
+		c.must(r.Lease != nil && r.Lease.Valid && !r.Lease.Lost && a.Lease.ID == r.Lease.ID && a.Lease.Instance == r.UID, a, "not this lease, or not this pod")
 	case Adopt:
 		c.must(!c.w.Arbiter.Adopted, a, "it was adopted already")
 	case Leave:

@@ -27,6 +27,7 @@ const (
 	Readmitting          Reason = "Readmitting"
 	Undoing              Reason = "Undoing"
 	Finishing            Reason = "Finishing"
+	Succeeded            Reason = "Succeeded"
 	ReplicaFailed        Reason = "ReplicaFailed"
 	ArbiterUnreachable   Reason = "ArbiterUnreachable"
 	ArbiterDenied        Reason = "ArbiterDenied"

@@ -83,7 +83,7 @@ func (n *next) undoReason(t *Target, r *Replica) Reason {
 		return Paused
 	case t.TemplatePending:
 		return WritingTemplate
-	case r.Lease == nil || r.Lease.Lost:
+	case r.Lease == nil || r.Lease.Lost || r.fenced():
 		return LeaseLost
 	case r.Lease.Instance != r.UID:
 		return PodReplaced
@@ -155,9 +155,14 @@ func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
 	if n.chosenInVain(i, t, r) {
 		return
 	}
-	if r.marked() {
+	if r.marked() || r.Lease != nil && !r.fenced() {
 		p := n.patch(r, why)
-		p.Grant, p.Note = new(false), &Note{}
+		if r.marked() {
+			p.Grant, p.Note = new(false), &Note{}
+		}
+		if r.Lease != nil {
+			p.Fence = &r.Lease.Token
+		}
 		if r.State == StatePreparingUpdate && !t.isNew(r) {
 			p.State = new(StateNormal) // Kruise leaves it there for ever otherwise
 		}
@@ -238,8 +243,15 @@ func (n *next) verify(i int, t *Target, r *Replica) {
 		n.sayOf(i, k, Verifying, "%s came back at %s without an upgrade and is verified under a lease", r.Name, t.UpdateRevision)
 		return
 	}
+	if l := r.Lease; l != nil && !l.Pinned {
+		n.secure(i, t, r, *l)
+		return
+	}
 	p := n.patch(r, Readmitting)
 	p.Verified = &t.UpdateRevision
+	if r.Lease != nil {
+		p.Fence = &r.Lease.Token
+	}
 	if r.Note.ID != "" {
 		p.Note = &Note{}
 	}
@@ -254,6 +266,21 @@ func (n *next) verify(i int, t *Target, r *Replica) {
 	}
 	n.act(p)
 	n.sayOf(i, rankDoing, Readmitting, "%s is well at %s", r.Name, t.UpdateRevision)
+}
+
+// secure pins the lease under which r is verified, or gives it back when it is lost. If it
+// ended by time after the verification was noted, the arbiter would never be told.
+func (n *next) secure(i int, t *Target, r *Replica, l Lease) {
+	switch {
+	case l.Lost:
+		n.undo(i, t, r, LeaseLost) // another is asked for
+	case !l.Valid:
+		n.sayOf(i, rankDoing, WaitingForLease, "the lease on %s is being confirmed", r.Name)
+	case n.w.Arbiter.Blocked == nil:
+		l.Instance = r.UID
+		n.act(Pin{Pod: r.Name, Lease: l})
+		n.sayOf(i, rankDoing, Verifying, "pinning the lease on %s", r.Name)
+	}
 }
 
 // readmit gives a verified replica back to duty: Kruise's state first, then the gate,

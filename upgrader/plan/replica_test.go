@@ -362,14 +362,34 @@ func TestLostPods(t *testing.T) {
 			want: []string{"release L-web-1 undone"}, reason: Undoing, says: "PodReplaced",
 		},
 		{
-			name: "a pod that came back new under its lease is verified like an upgraded one",
+			name: "a pod that came back new under its lease is pinned before it counts, so that the arbiter is sure to be told",
 			world: func() *World {
 				w := rollout(2)
 				r := w.pod(1).grant().reborn("v2")
 				r.Hold, r.Fit, r.FitSince = true, true, now.Add(-time.Minute)
 				return w
 			},
+			want: []string{"pin L-web-1 for new-web-1"}, reason: Verifying,
+		},
+		{
+			name: "then it is verified like an upgraded one",
+			world: func() *World {
+				w := rollout(2)
+				r := w.pod(1).pin().reborn("v2")
+				r.Hold, r.Fit, r.FitSince = true, true, now.Add(-time.Minute)
+				return w
+			},
 			want: []string{"patch web-1 verified=v2"}, reason: Readmitting,
+		},
+		{
+			name: "a lease that was lost before the pin is given back, and another asked for",
+			world: func() *World {
+				w := rollout(2)
+				r := w.pod(1).lease().reborn("v2")
+				r.Hold, r.Fit, r.FitSince, r.Lease.Lost = true, true, now.Add(-time.Minute), true
+				return w
+			},
+			want: []string{"release L-web-1 undone"}, reason: Undoing, says: "LeaseLost",
 		},
 		{
 			name: "a pod that came back new without a lease is leased before it counts",

@@ -153,6 +153,8 @@ func line(a Action) string {
 		return "patch " + a.Pod + linePatch(a)
 	case Commit:
 		return fmt.Sprintf("commit %s %s pinned=%t", a.Pod, a.Lease.ID, a.Lease.Pinned)
+	case Pin:
+		return fmt.Sprintf("pin %s for %s", a.Lease.ID, a.Lease.Instance)
 	case Leave:
 		return "leave"
 	}

@@ -97,6 +97,11 @@ func (r *Replica) noted() bool {
 	return r.Lease != nil && r.Note == Note{ID: r.Lease.ID, Token: r.Lease.Token} && r.Working == "false" && (!r.Gated || r.GateClosed)
 }
 
+// fenced says whether the lease of r is void for this pod: it was ended by the arbiter, or
+// we are giving it back. A mere touch of the pod would stop old writes, but not one that is
+// decided on the touched pod (docs/decisions/0001-fences-are-tokens.md).
+func (r *Replica) fenced() bool { return r.Lease != nil && r.Fenced >= r.Lease.Token }
+
 // drained says whether traffic has left the pod, or has had its time to.
 func (r *Replica) drained(w *World, now time.Time) bool {
 	return !r.Gated || (r.GateClosed && (!r.Ready || now.Sub(r.GateSince) >= w.Policy.DrainTimeout))

@@ -11,6 +11,10 @@ func (n *next) target(i int) bool {
 	if !t.Armed {
 		return n.arm(i, t)
 	}
+	if n.succeeded(t) {
+		n.sayOf(i, rankBlocked, Succeeded, "another upgrader has taken %s over: this one stops", t.Name)
+		return false
+	}
 	sel, wrong := n.selection(t)
 	// A hold waits for nothing but the hook: a pod that was lost is born without it, and
 	// may have duty before anything else is settled.
@@ -33,6 +37,20 @@ func (n *next) target(i int) bool {
 	}
 	n.offer(i, t)
 	return true
+}
+
+// succeeded says whether a later leader has acted on the set or one of its pods. Then
+// nothing that is seen there may be acted upon, were it ever so fresh.
+func (n *next) succeeded(t *Target) bool {
+	if t.ArmedTerm > n.w.Term {
+		return true
+	}
+	for j := range t.Pods {
+		if r := &t.Pods[j]; n.w.Arbiter.Adopted && r.Lease != nil && r.Note.ID == r.Lease.ID && r.Note.Token > r.Lease.Token {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *next) blocked(i int, t *Target) {

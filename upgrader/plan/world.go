@@ -168,6 +168,9 @@ type Replica struct {
 	WorkingDefault string
 	// Note is the lease that is written on the pod.
 	Note Note
+	// Fenced is the highest token under which nothing may be done to the pod any more:
+	// a lease with that token or a lower one has ended, or is about to.
+	Fenced int64
 	// Verified is the revision that was verified on this pod.
 	Verified string
 
