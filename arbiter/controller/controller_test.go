@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,7 +84,7 @@ func newCluster(ctx context.Context, t *testing.T, working ...string) *cluster {
 
 func (c *cluster) reconcile(ctx context.Context) {
 	c.t.Helper()
-	_, err := c.Reconciler.Reconcile(ctx, ctrl.Request{NamespacedName: c.key})
+	_, err := c.Reconcile(ctx, ctrl.Request{NamespacedName: c.key})
 	must(c.t, err)
 }
 
@@ -107,19 +108,20 @@ func (c *cluster) Get(ctx context.Context, key client.ObjectKey, obj client.Obje
 }
 
 // inBubble runs a test with a clock of its own and ends the groups it has started.
-func inBubble(t *testing.T, test func(ctx context.Context, t *testing.T, c *cluster)) {
+func inBubble(t *testing.T, test func(ctx context.Context, c *cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		c := newCluster(ctx, t, "web-0")
-		test(ctx, t, c)
+		test(ctx, c)
 		cancel()
 		c.Registry.Wait()
 	})
 }
 
 func TestRosterGivesDutyAndLabelsPods(t *testing.T) {
-	inBubble(t, func(ctx context.Context, t *testing.T, c *cluster) {
+	inBubble(t, func(ctx context.Context, c *cluster) {
+		t := c.t
 		c.reconcile(ctx)
 		got := map[string]string{}
 		for _, name := range []string{"web-0", "web-1", "web-2"} {
@@ -136,7 +138,8 @@ func TestRosterGivesDutyAndLabelsPods(t *testing.T) {
 }
 
 func TestAnExpiredLeaseEndsAfterItsPodWasFenced(t *testing.T) {
-	inBubble(t, func(ctx context.Context, t *testing.T, c *cluster) {
+	inBubble(t, func(ctx context.Context, c *cluster) {
+		t := c.t
 		c.reconcile(ctx)
 		g := c.Registry.get(c.key)
 		token, _, _, err := g.Adopt(ctx, lease.AdoptRequest{Holder: "h", Term: 1, Identity: "i"})
@@ -154,7 +157,7 @@ func TestAnExpiredLeaseEndsAfterItsPodWasFenced(t *testing.T) {
 		}
 		c.reconcile(ctx)
 		p := c.pod(ctx, "web-1")
-		if p.Annotations[v1alpha1.FencedAnnotation] != got.Leases[0].ID || p.ResourceVersion == before {
+		if p.Annotations[v1alpha1.FencedAnnotation] != strconv.FormatInt(got.Leases[0].Token, 10) || p.ResourceVersion == before {
 			t.Errorf("the pod was not fenced: %v", p.Annotations)
 		}
 		if l := c.roster(ctx).Status.Leases; len(l) != 0 {
@@ -164,7 +167,8 @@ func TestAnExpiredLeaseEndsAfterItsPodWasFenced(t *testing.T) {
 }
 
 func TestAWipedStatusFreezesUntilTheLeasesNotedOnPodsAreAdopted(t *testing.T) {
-	inBubble(t, func(ctx context.Context, t *testing.T, c *cluster) {
+	inBubble(t, func(ctx context.Context, c *cluster) {
+		t := c.t
 		c.reconcile(ctx)
 		p := c.pod(ctx, "web-1")
 		p.Annotations = map[string]string{v1alpha1.LeaseAnnotation: "old-7/9"}
@@ -192,7 +196,8 @@ func TestAWipedStatusFreezesUntilTheLeasesNotedOnPodsAreAdopted(t *testing.T) {
 }
 
 func TestADeletedRosterEndsItsGroup(t *testing.T) {
-	inBubble(t, func(ctx context.Context, t *testing.T, c *cluster) {
+	inBubble(t, func(ctx context.Context, c *cluster) {
+		t := c.t
 		c.reconcile(ctx)
 		must(t, c.Delete(ctx, c.roster(ctx)))
 		c.reconcile(ctx)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -95,9 +96,10 @@ func bare(p *corev1.Pod) *corev1.Pod {
 // gone says whether the pod of that UID is no more.
 func gone(err error) bool { return apierrors.IsNotFound(err) || apierrors.IsConflict(err) }
 
-// fence makes every write conflict that the holder of an expired lease may still have
-// under way, by touching the pod; only then the lease ends. It goes through pods/status,
-// which works while Kruise's webhook for pods does not answer.
+// fence voids everything that the holder of an expired lease may still have under way:
+// writes that were decided conflict, and none is decided on the fenced pod any more. Only
+// then the lease ends. It goes through pods/status, which works while Kruise's webhook for
+// pods does not answer.
 func (r *Reconciler) fence(ctx context.Context, ro *v1alpha1.Roster, g *duty.Group, v *duty.View) error {
 	if v == nil {
 		return nil
@@ -107,7 +109,7 @@ func (r *Reconciler) fence(ctx context.Context, ro *v1alpha1.Roster, g *duty.Gro
 		if l.Phase != lease.Expired {
 			continue
 		}
-		if err := r.touch(ctx, types.NamespacedName{Namespace: ro.Namespace, Name: name}, l.ID); err != nil {
+		if err := r.touch(ctx, types.NamespacedName{Namespace: ro.Namespace, Name: name}, l.Token); err != nil {
 			errs = append(errs, fmt.Errorf("fence %s of the expired lease %s: %w", name, l.ID, err))
 			continue
 		}
@@ -118,17 +120,20 @@ func (r *Reconciler) fence(ctx context.Context, ro *v1alpha1.Roster, g *duty.Gro
 	return errors.Join(errs...)
 }
 
-// touch changes the resourceVersion of a pod. A pod that does not exist needs no fence:
-// all writes name the UID of the pod they are for.
-func (r *Reconciler) touch(ctx context.Context, key types.NamespacedName, id string) error {
+// touch writes the token of an ended lease on the pod, unless a later one stands there. A
+// pod that does not exist needs no fence: all writes name the UID of the pod they are for.
+func (r *Reconciler) touch(ctx context.Context, key types.NamespacedName, token int64) error {
 	var p corev1.Pod
 	if err := r.Live.Get(ctx, key, &p); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if p.Annotations[v1alpha1.FencedAnnotation] == id {
+	if was, err := strconv.ParseInt(p.Annotations[v1alpha1.FencedAnnotation], 10, 64); err == nil && was >= token {
 		return nil
 	}
-	data, err := mergeMetadata(p.UID, map[string]any{"annotations": map[string]string{v1alpha1.FencedAnnotation: id}})
+	data, err := mergeMetadata(p.UID, map[string]any{
+		"resourceVersion": p.ResourceVersion,
+		"annotations":     map[string]string{v1alpha1.FencedAnnotation: strconv.FormatInt(token, 10)},
+	})
 	if err != nil {
 		return err
 	}

@@ -287,6 +287,7 @@ func toPod(p *corev1.Pod) roster.Pod {
 	out := roster.Pod{
 		Instance: string(p.UID), Revision: p.Labels[revisionLabel],
 		Terminating: p.DeletionTimestamp != nil, OnDuty: p.Labels[v1alpha1.DutyLabel] == dutyWorking,
+		Held: p.Labels[v1alpha1.HoldLabel] == "true" && confirmed(p.Labels[stateLabel]),
 	}
 	out.LeaseID, _, _ = strings.Cut(p.Annotations[v1alpha1.LeaseAnnotation], "/")
 	for _, c := range p.Status.Conditions {
@@ -296,6 +297,13 @@ func toPod(p *corev1.Pod) roster.Pod {
 	}
 	return out
 }
+
+// stateLabel is Kruise's lifecycle state of a pod.
+const stateLabel = "lifecycle.apps.kruise.io/state"
+
+// confirmed says whether Kruise has shown that it knows of a pod's hold: the upgrader puts
+// the hold on together with the state Updated, of which Kruise then makes Normal.
+func confirmed(state string) bool { return state != "" && state != "Updated" }
 
 // revisionLabel is where Kubernetes and Kruise note a pod's controller revision.
 const revisionLabel = "controller-revision-hash"

@@ -84,6 +84,8 @@ type Pod struct {
 	Terminating bool
 	// OnDuty: its duty label says working.
 	OnDuty bool
+	// Held: the upgrader holds it, and Kruise has shown that it knows.
+	Held bool
 	// LeaseID is the lease noted on the pod. Used only after a loss of the record.
 	LeaseID string
 }

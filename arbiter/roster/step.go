@@ -74,6 +74,8 @@ type step struct {
 	// moved: duty has moved in this round.
 	moved  bool
 	rounds int
+	// armed are the sets of which any pod is held; nil: not looked up yet.
+	armed map[string]bool
 }
 
 // at asks for another Step at t.
@@ -110,6 +112,11 @@ func (s *step) sight() {
 		}
 		s.r.Members[name] = mem
 	}
+	s.forget()
+}
+
+// forget drops members that have been gone for long and owe nothing.
+func (s *step) forget() {
 	for name, mem := range s.r.Members {
 		if _, ok := s.in.Pods[name]; ok {
 			continue
@@ -243,6 +250,25 @@ func (s *step) forbidden(name string) bool {
 	return s.in.Leased(name) || Quarantined(*s.r, s.in.Pods[name], s.in.Holders)
 }
 
+// unheld says whether a member may get no new duty because its pod was created anew in a
+// set that the upgrader has armed, and is not held yet: Kruise could still update it, by a
+// write of the partition that was decided before (docs/decisions/0001-fences-are-tokens.md).
+func (s *step) unheld(name string) bool {
+	p := s.in.Pods[name]
+	if !s.in.Holders || p.Held || p.Revision == "" {
+		return false
+	}
+	if s.armed == nil {
+		s.armed = map[string]bool{}
+		for _, o := range s.in.Pods {
+			if o.Held {
+				s.armed[SetOf(o.Revision)] = true
+			}
+		}
+	}
+	return s.armed[SetOf(p.Revision)]
+}
+
 // fit says whether a member could work now.
 func (s *step) fit(name string) bool {
 	p, ok := s.in.Pods[name]
@@ -266,7 +292,7 @@ func (s *step) assignNamed() {
 		_, exists := s.in.Pods[name]
 		want := slices.Contains(s.in.Config.Names, name) && !s.forbidden(name)
 		switch assigned := s.r.Members[name].Assigned; {
-		case want && !assigned && exists:
+		case want && !assigned && exists && !s.unheld(name):
 			s.give(name)
 		case !want && assigned:
 			s.take(name)
@@ -374,7 +400,7 @@ func (s *step) open() int {
 func (s *step) candidates() []string {
 	var out []string
 	for name, mem := range s.r.Members {
-		if !mem.Assigned && mem.Duty == Idle && s.fit(name) && !s.forbidden(name) {
+		if !mem.Assigned && mem.Duty == Idle && s.fit(name) && !s.forbidden(name) && !s.unheld(name) {
 			out = append(out, name)
 		}
 	}
@@ -429,13 +455,7 @@ func (s *step) notes() Notes {
 	n := Notes{Wanted: s.in.Config.Slots}
 	if s.in.Config.Named {
 		n.Wanted = len(s.in.Config.Names)
-		for _, name := range s.in.Config.Names {
-			if _, exists := s.in.Pods[name]; !exists {
-				n.Absent = append(n.Absent, name)
-			} else if s.in.Leased(name) {
-				n.Leased = append(n.Leased, name)
-			}
-		}
+		n.Absent, n.Leased = s.named()
 	}
 	for _, name := range sortedNames(s.r.Members) {
 		mem, p := s.r.Members[name], s.in.Pods[name]
@@ -456,6 +476,18 @@ func (s *step) notes() Notes {
 		}
 	}
 	return n
+}
+
+// named returns the named workers that have no pod, and those that are leased.
+func (s *step) named() (absent, leased []string) {
+	for _, name := range s.in.Config.Names {
+		if _, exists := s.in.Pods[name]; !exists {
+			absent = append(absent, name)
+		} else if s.in.Leased(name) {
+			leased = append(leased, name)
+		}
+	}
+	return absent, leased
 }
 
 // RequestHandover asks to move duty from one member to the first candidate that can take

@@ -31,6 +31,7 @@ type bench struct {
 }
 
 func newBench(t *testing.T, slots int, named ...string) *bench {
+	t.Helper()
 	b := &bench{
 		t: t, memory: roster.NewMemory(), pods: map[string]roster.Pod{}, att: map[string]roster.Attendance{},
 		leased: map[string]bool{}, now: start,
@@ -476,6 +477,7 @@ func (b *bench) shake(s byte) {
 	}
 }
 
+//nolint:gocognit // a list of invariants
 func (b *bench) check(before roster.Record, step int) {
 	b.t.Helper()
 	attending := 0
@@ -520,5 +522,41 @@ func (b *bench) mayBeIdle(n string, m roster.Member, step int) {
 	acked := a.Connected && a.Acked == m.Generation && a.AckedDuty == roster.Idle
 	if !acked && a.ToldUntil.After(b.now) {
 		b.t.Fatalf("step %d: %s is idle (%s) though its answer lasts until %s, now %s", step, n, m.Message, a.ToldUntil, b.now)
+	}
+}
+
+func TestAPodBornInAnArmedSetGetsNoDutyBeforeItsHoldIsConfirmed(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		b := newBench(t, 1)
+		if named {
+			b = newBench(t, 0, "web-0")
+		}
+		b.step(0)
+		b.holders = true
+		for n, p := range b.pods {
+			p.Held = true
+			b.pods[n] = p
+		}
+		// The worker's pod is lost, and comes back without the hold, as do all others but one.
+		for n, p := range b.pods {
+			if n != "web-4" {
+				b.pods[n] = roster.Pod{Instance: p.Instance + "'", Revision: p.Revision, Ready: true}
+			}
+		}
+		b.leased["web-4"] = true
+		b.record.Members["web-0"] = roster.Member{Generation: 9, Duty: roster.Idle, Instance: "u0'"}
+		b.step(0)
+		for n, m := range b.record.Members {
+			if m.Assigned {
+				t.Errorf("named %t: %s got duty without a hold", named, n)
+			}
+		}
+		p := b.pods["web-0"]
+		p.Held = true
+		b.pods["web-0"] = p
+		b.step(0)
+		if !b.record.Members["web-0"].Assigned {
+			t.Errorf("named %t: web-0 got no duty although it is held", named)
+		}
 	}
 }
