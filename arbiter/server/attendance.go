@@ -87,14 +87,9 @@ func (a *attending) run(ctx context.Context) error {
 		return err
 	}
 	for {
-		v := a.group.View()
-		if v == nil {
-			return toStatus(fmt.Errorf("group %s: %w", a.group.Key(), duty.ErrUnavailable))
-		}
-		if v.Record.Roster.Members[a.session.Name()].Generation != a.told {
-			if err := a.answer(ctx, nil); err != nil {
-				return err
-			}
+		v, err := a.catchUp(ctx)
+		if err != nil {
+			return err
 		}
 		select {
 		case <-v.Superseded():
@@ -113,6 +108,18 @@ func (a *attending) run(ctx context.Context) error {
 			return toStatus(ctx.Err())
 		}
 	}
+}
+
+// catchUp tells the replica a duty that has changed, and returns the view it has read.
+func (a *attending) catchUp(ctx context.Context) (*duty.View, error) {
+	v := a.group.View()
+	if v == nil {
+		return nil, toStatus(fmt.Errorf("group %s: %w", a.group.Key(), duty.ErrUnavailable))
+	}
+	if v.Record.Roster.Members[a.session.Name()].Generation != a.told {
+		return v, a.answer(ctx, nil)
+	}
+	return v, nil
 }
 
 // receive reads requests until the stream ends; its goroutine ends with the stream.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -85,7 +86,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	s.health.Shutdown()
 	s.stop()
-	<-failed
+	if err := <-failed; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
+	}
 	return nil
 }
 
@@ -131,12 +134,15 @@ func logStream(log logr.Logger) grpc.StreamServerInterceptor {
 }
 
 func logFailure(log logr.Logger, method string, err error) {
-	switch status.Code(err) {
-	case codes.Unauthenticated, codes.PermissionDenied:
+	code := status.Code(err)
+	refused := []codes.Code{codes.Unauthenticated, codes.PermissionDenied}
+	failed := []codes.Code{codes.Unavailable, codes.Unknown, codes.Internal}
+	switch {
+	case slices.Contains(refused, code):
 		log.Info("call refused", "method", method, "why", err.Error())
-	case codes.Unavailable, codes.Unknown, codes.Internal:
+	case slices.Contains(failed, code):
 		log.Error(err, "call failed", "method", method)
 	default:
-		log.V(1).Info("call", "method", method, "code", status.Code(err).String())
+		log.V(1).Info("call", "method", method, "code", code.String())
 	}
 }

@@ -343,6 +343,7 @@ func TestANewerConversationEndsTheOlder(t *testing.T) {
 	}
 }
 
+//nolint:gocognit // a table of calls
 func TestBadRequestsNameTheirFields(t *testing.T) {
 	a, _ := start(t, store.NewMemory())
 	ctx := t.Context()
@@ -475,7 +476,7 @@ func TestUnknownGroupsAreNotFoundAndHealthIsServed(t *testing.T) {
 }
 
 func TestPlaintextIsServedOnLoopbackOnly(t *testing.T) {
-	listener, err := net.Listen("tcp", "0.0.0.0:0")
+	listener, err := net.Listen("tcp", "0.0.0.0:0") //nolint:gosec // what the test is about
 	must(t, err)
 	srv := server.New(server.Config{Now: time.Now, Log: logr.Discard()})
 	if err := srv.Serve(t.Context(), listener); err == nil {

@@ -96,6 +96,7 @@ func must(t *testing.T, err error) {
 func TestContract(t *testing.T) {
 	tests := map[string]func(ctx context.Context, t *testing.T, w world){
 		"a record that was never begun has no epoch and is not lost": func(ctx context.Context, t *testing.T, w world) {
+			t.Helper()
 			r, _, err := w.open(t).Load(ctx)
 			must(t, err)
 			if r.Leases.Epoch != "" || r.Lost {
@@ -103,6 +104,7 @@ func TestContract(t *testing.T) {
 			}
 		},
 		"what was saved is there after a restart": func(ctx context.Context, t *testing.T, w world) {
+			t.Helper()
 			s := w.open(t)
 			_, v, err := s.Load(ctx)
 			must(t, err)
@@ -116,6 +118,7 @@ func TestContract(t *testing.T) {
 			}
 		},
 		"two saves in a row need one load": func(ctx context.Context, t *testing.T, w world) {
+			t.Helper()
 			s := w.open(t)
 			_, v, err := s.Load(ctx)
 			must(t, err)
@@ -127,6 +130,7 @@ func TestContract(t *testing.T) {
 			must(t, err)
 		},
 		"a save over somebody else's is refused and changes nothing": func(ctx context.Context, t *testing.T, w world) {
+			t.Helper()
 			s := w.open(t)
 			_, v, err := s.Load(ctx)
 			must(t, err)
@@ -144,6 +148,7 @@ func TestContract(t *testing.T) {
 			}
 		},
 		"a record that was handed out does not change with a later save": func(ctx context.Context, t *testing.T, w world) {
+			t.Helper()
 			s := w.open(t)
 			_, v, err := s.Load(ctx)
 			must(t, err)
