@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -201,8 +200,9 @@ func (c *Client) Retire(ctx context.Context, group, holder string, token int64) 
 	return refusalOf(a.GetRefusal()), nil
 }
 
-// Handover asks to move duty away from r.From and returns who shall take over. Success
-// is seen only in the duties of List and Watch.
+// Handover asks to move duty away from r.From and returns who shall take over; empty
+// without a refusal: r.From has no duty any more, or is giving it up. Success is seen only
+// in the duties of List and Watch.
 func (c *Client) Handover(ctx context.Context, r HandoverRequest) (successor string, refusal *Refusal, err error) {
 	a, err := call(ctx, c, "handover", r.Group, c.arbiter.RequestHandover, &arbiterv1.RequestHandoverRequest{
 		Group: r.Group, Holder: r.Holder, Token: r.Token, From: r.From, Candidates: r.Candidates,
@@ -212,9 +212,6 @@ func (c *Client) Handover(ctx context.Context, r HandoverRequest) (successor str
 	}
 	if r := refusalOf(a.GetRefusal()); r != nil {
 		return "", r, nil
-	}
-	if a.GetSuccessor() == "" {
-		return "", nil, c.broken("handover", r.Group, errors.New("neither successor nor refusal"))
 	}
 	return a.GetSuccessor(), nil, nil
 }

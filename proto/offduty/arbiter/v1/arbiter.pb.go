@@ -2231,7 +2231,8 @@ type RequestHandoverResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Set when refused.
 	Refusal *Refusal `protobuf:"bytes,1,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// The replica that shall take over.
+	// The replica that shall take over. Empty without a refusal: from has no duty any
+	// more, or is giving it up already.
 	Successor     string `protobuf:"bytes,2,opt,name=successor,proto3" json:"successor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
