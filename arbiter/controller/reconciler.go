@@ -206,13 +206,9 @@ func (r *Reconciler) ensure(ro *v1alpha1.Roster) *duty.Group {
 			Key: key.String(), Prefix: key.Namespace + "/",
 			Store: store.NewKubernetes(r.Live, r.Client, key),
 			Now:   r.Now, NewEpoch: NewEpoch, Leading: r.Leading, Log: logger,
-			FirstToken: func(lost bool) int64 {
-				if !lost {
-					return 0
-				}
-				// Above anything that the lost record can have given, one token a second.
-				return r.Now().Unix()
-			},
+			// Above anything that an earlier record can have given: one that was lost, or that
+			// of a Roster of the same name which was deleted. Pods are fenced by these tokens.
+			FirstToken: func() int64 { return r.Now().UnixMilli() },
 		})
 	}
 	return r.Registry.ensure(r.Base, key, ro.UID, create, func(ctx context.Context, g *duty.Group) { r.watch(ctx, key, g) })

@@ -172,7 +172,7 @@ func NewStandalone(config []StandaloneRoster, state *store.File, now func() time
 			Key: r.key(), Prefix: r.Namespace + "/", Store: state.Group(r.key()), Now: now, NewEpoch: NewEpoch, Log: log,
 			// A state file that was lost cannot be told from one that never was: the time
 			// keeps the new tokens above the old ones.
-			FirstToken: func(bool) int64 { return now().Unix() << tokenEpochShift },
+			FirstToken: func() int64 { return now().Unix() << tokenEpochShift },
 		})
 	}
 	return s

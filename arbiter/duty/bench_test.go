@@ -19,7 +19,7 @@ func BenchmarkRound(b *testing.B) {
 	ctx, cancel := context.WithCancel(b.Context())
 	g := duty.New(duty.Config{
 		Key: "ns/web", Prefix: "ns/", Store: store.NewMemory(), Now: time.Now, NewEpoch: func() string { return "e" },
-		FirstToken: func(bool) int64 { return 0 }, Log: logr.Discard(),
+		FirstToken: func() int64 { return 0 }, Log: logr.Discard(),
 	})
 	done := make(chan struct{})
 	go func() { g.Run(ctx); close(done) }()

@@ -45,8 +45,8 @@ type Config struct {
 	// NewEpoch returns a name that was never used before.
 	NewEpoch func() string
 	// FirstToken is where the tokens of a new record begin: above any that an earlier
-	// record can have given, if there may have been one that was lost.
-	FirstToken func(lost bool) int64
+	// record, which was lost or deleted, can have given.
+	FirstToken func() int64
 	// Leading says whether this process may answer. Nil: always.
 	Leading func() bool
 	Log     logr.Logger
@@ -225,7 +225,7 @@ func (g *Group) load(ctx context.Context) error {
 	if record.Leases.Epoch == "" {
 		record.Leases.Epoch = g.cfg.NewEpoch()
 		record.Frozen = record.Lost
-		record.Leases.LastToken = max(record.Leases.LastToken, g.cfg.FirstToken(record.Lost))
+		record.Leases.LastToken = max(record.Leases.LastToken, g.cfg.FirstToken())
 		if record.Lost {
 			g.cfg.Log.Info("the record was lost: duty and grants are frozen", "group", g.cfg.Key, "epoch", record.Leases.Epoch)
 		}

@@ -50,7 +50,7 @@ func begin(t *testing.T, s store.Store, n int, leading func() bool) *world {
 	}
 	w.Group = duty.New(duty.Config{
 		Key: "ns/web", Prefix: "ns/", Store: s, Now: time.Now, NewEpoch: func() string { return "e" },
-		FirstToken: func(bool) int64 { return 0 }, Leading: leading, Log: logr.Discard(),
+		FirstToken: func() int64 { return 0 }, Leading: leading, Log: logr.Discard(),
 	})
 	done := make(chan struct{})
 	go func() { w.Run(ctx); close(done) }()

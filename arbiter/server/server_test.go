@@ -70,7 +70,7 @@ func start(t *testing.T, s store.Store) (a *arbiter, stop func()) {
 	}
 	a.group = duty.New(duty.Config{
 		Key: group, Prefix: "ns/", Store: s, Now: time.Now, NewEpoch: func() string { return "e" },
-		FirstToken: func(bool) int64 { return 0 }, Log: logr.Discard(),
+		FirstToken: func() int64 { return 0 }, Log: logr.Discard(),
 	})
 	listener := bufconn.Listen(1 << 20)
 	srv := server.New(server.Config{Groups: registry{a.group}, Version: "test", Now: time.Now, Log: logr.Discard()})
