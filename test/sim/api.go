@@ -1,0 +1,211 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"offduty.dev/upgrader/plan"
+)
+
+// Pod is what matters of a pod object.
+type Pod struct {
+	Name        string
+	UID         string
+	RV          int
+	Terminating bool
+
+	Revision string
+	Image    string // of the spec
+	State    plan.State
+	Hold     bool
+	Grant    bool
+	Working  string
+	Note     plan.Note
+	Verified string
+	Fenced   int64
+
+	Gated     bool
+	Gate      string // "", "True", "False"
+	GateSince time.Time
+
+	// Running is the image that runs; "" while none does.
+	Running         string
+	ContainersReady bool
+	InPlaceReady    bool
+	Ready           bool
+	FitSince        time.Time
+	// Record and RecordImage are Kruise's record of the last update: is there one, and
+	// what ran then.
+	Record      bool
+	RecordImage string
+	// Grace is the revision whose image Kruise holds back for the grace period.
+	Grace   string
+	GraceAt time.Time
+}
+
+func (p *Pod) released() bool { return !p.Hold && p.Grant && p.Note.ID != "" }
+func (p *Pod) fit() bool      { return p.ContainersReady && p.InPlaceReady }
+
+// updateDone is kruise.UpdateDone for one container.
+func (p *Pod) updateDone() bool {
+	return p.Grace == "" && (!p.Record || p.Running != "" && p.Running != p.RecordImage)
+}
+
+// Set is what matters of an Advanced StatefulSet.
+type Set struct {
+	RV         int
+	Generation int
+	Image      string
+	Partition  int32
+
+	Armed            bool
+	Term             int64
+	ArmedGeneration  int
+	ImagesGeneration int
+	Original         int32
+
+	Observed        int
+	CurrentRevision string
+	UpdateRevision  string
+}
+
+// revision is the name of the controller revision of an image: equal templates have
+// equal revisions (history.FindEqualRevisions).
+func revision(image string) string { return "web-" + image }
+
+func imageOf(rev string) string { return rev[len("web-"):] }
+
+var (
+	errConflict = errors.New("conflict")
+	errNotFound = errors.New("not found")
+	errExists   = errors.New("already exists")
+)
+
+// change is one event of a watch.
+type change[T any] struct {
+	name    string
+	object  T
+	deleted bool
+}
+
+// API is the API server: objects with optimistic concurrency, and the log of changes
+// that caches read at their own pace.
+type API struct {
+	rv     int
+	uid    int
+	pods   map[string]Pod
+	set    Set
+	podLog []change[Pod]
+	setLog []Set
+}
+
+// Cache is somebody's view of the pods and the set, each late by its own delay.
+type Cache struct {
+	pods   map[string]Pod
+	set    Set
+	podPos int
+	setPos int
+}
+
+func newCache(a *API) *Cache {
+	c := &Cache{pods: map[string]Pod{}}
+	c.list(a)
+	return c
+}
+
+// list is what a fresh informer starts with.
+func (c *Cache) list(a *API) {
+	clear(c.pods)
+	for n, p := range a.pods {
+		c.pods[n] = p
+	}
+	c.set, c.podPos, c.setPos = a.set, len(a.podLog), len(a.setLog)
+}
+
+func (c *Cache) behind(a *API) bool { return c.podPos < len(a.podLog) || c.setPos < len(a.setLog) }
+
+// nextPod takes in one change of a pod.
+func (c *Cache) nextPod(a *API) bool {
+	if c.podPos >= len(a.podLog) {
+		return false
+	}
+	e := a.podLog[c.podPos]
+	c.podPos++
+	if e.deleted {
+		delete(c.pods, e.name)
+	} else {
+		c.pods[e.name] = e.object
+	}
+	return true
+}
+
+// nextSet takes in one change of the set.
+func (c *Cache) nextSet(a *API) bool {
+	if c.setPos >= len(a.setLog) {
+		return false
+	}
+	c.set = a.setLog[c.setPos]
+	c.setPos++
+	return true
+}
+
+func (a *API) create(p Pod) error {
+	if _, ok := a.pods[p.Name]; ok {
+		return errExists
+	}
+	a.uid++
+	a.rv++
+	p.UID, p.RV = fmt.Sprintf("uid%d", a.uid), a.rv
+	a.pods[p.Name] = p
+	a.podLog = append(a.podLog, change[Pod]{name: p.Name, object: p})
+	return nil
+}
+
+// patchPod changes a pod. uid "" and rv 0 are no preconditions. A patch that changes
+// nothing makes no new version, as on a real server.
+func (a *API) patchPod(name, uid string, rv int, fn func(*Pod)) (Pod, error) {
+	p, ok := a.pods[name]
+	switch {
+	case !ok:
+		return p, errNotFound
+	case uid != "" && p.UID != uid, rv != 0 && p.RV != rv:
+		return p, errConflict
+	}
+	was := p
+	fn(&p)
+	if p == was {
+		return p, nil
+	}
+	a.rv++
+	p.RV = a.rv
+	a.pods[name] = p
+	a.podLog = append(a.podLog, change[Pod]{name: name, object: p})
+	return p, nil
+}
+
+func (a *API) remove(name string) {
+	delete(a.pods, name)
+	a.rv++
+	a.podLog = append(a.podLog, change[Pod]{name: name, deleted: true})
+}
+
+// patchSet changes spec or metadata of the set under its resourceVersion.
+func (a *API) patchSet(rv int, spec bool, fn func(*Set)) (Set, error) {
+	if rv != 0 && rv != a.set.RV {
+		return a.set, errConflict
+	}
+	s := a.set
+	fn(&s)
+	if s == a.set {
+		return s, nil
+	}
+	a.rv++
+	s.RV = a.rv
+	if spec && (s.Image != a.set.Image || s.Partition != a.set.Partition || s.Armed != a.set.Armed) {
+		s.Generation++
+	}
+	a.set = s
+	a.setLog = append(a.setLog, s)
+	return s, nil
+}

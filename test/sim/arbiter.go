@@ -1,0 +1,259 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"offduty.dev/arbiter/lease"
+	"offduty.dev/arbiter/policy"
+	"offduty.dev/arbiter/roster"
+)
+
+// arbiter is the reference arbiter's pure core with the little that holds it together
+// (arbiter/duty): the record survives, what the process has seen does not.
+type arbiter struct {
+	s *Sim
+	// The record.
+	table  lease.Table
+	record roster.Record
+	// The process.
+	ages      lease.Ages
+	memory    *roster.Memory
+	att       map[string]*roster.Attendance
+	inherited time.Time
+	cache     *Cache
+	// shown are the states that watchers are told, one after the other.
+	shown []snapshot
+}
+
+// snapshot is what a watcher of the group knows.
+type snapshot struct {
+	revision int
+	replicas map[string]seen
+}
+
+// seen is one replica in a snapshot.
+type seen struct {
+	Instance string
+	Duty     roster.Duty
+	Lease    lease.Lease
+	// Rules sees it like this; a change lets watchers ask again.
+	Rules     policy.Replica
+	Connected bool
+}
+
+func newArbiter(s *Sim) *arbiter {
+	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api)}
+	a.table = lease.Table{Epoch: "e"}
+	a.table = a.table.Clone()
+	a.restart()
+	return a
+}
+
+// restart forgets everything that is not in the record.
+func (a *arbiter) restart() {
+	a.memory, a.att, a.ages = roster.NewMemory(), map[string]*roster.Attendance{}, lease.Ages{}
+	a.ages.Observe(&a.table, a.s.now)
+	if len(a.record.Members) > 0 {
+		a.inherited = a.s.now.Add(a.s.cfg.Roster.Lifetime)
+	}
+	a.cache.list(a.s.api)
+}
+
+func (a *arbiter) pods() map[string]roster.Pod {
+	out := make(map[string]roster.Pod, len(a.cache.pods))
+	for n, p := range a.cache.pods {
+		out[n] = roster.Pod{Instance: p.UID, Revision: p.Revision, Ready: p.Ready, Terminating: p.Terminating, LeaseID: p.Note.ID}
+	}
+	return out
+}
+
+func (a *arbiter) attendance(name string) roster.Attendance {
+	if t := a.att[name]; t != nil {
+		return *t
+	}
+	return roster.Attendance{ToldUntil: a.inherited}
+}
+
+func (a *arbiter) input() roster.Input {
+	in := roster.Input{
+		Config: a.s.cfg.Roster, Pods: a.pods(), Attendance: map[string]roster.Attendance{},
+		Leased:  func(name string) bool { _, ok := a.table.Leases[name]; return ok && a.s.cfg.Without != Ban },
+		Holders: len(a.table.Holders) > 0, Now: a.s.now,
+	}
+	for name := range a.record.Members {
+		in.Attendance[name] = a.attendance(name)
+	}
+	for name := range in.Pods {
+		in.Attendance[name] = a.attendance(name)
+	}
+	return in
+}
+
+// rules is policy.Rules of the record (arbiter/duty, policyReplicas).
+func (a *arbiter) rules() policy.Rules {
+	r := policy.Rules{Floor: a.s.cfg.Floor, MaxLeased: a.s.cfg.MaxLeased, Replicas: map[string]policy.Replica{}}
+	pods := a.pods()
+	for name, m := range a.record.Members {
+		p, exists := pods[name]
+		m := policy.Replica{
+			Instance: p.Instance, Idle: m.Duty == roster.Idle, Why: m.Message, Ready: exists && p.Ready && !p.Terminating,
+			Quarantined: roster.Quarantined(a.record, p, len(a.table.Holders) > 0),
+		}
+		if h := a.memory.Handover; h != nil && h.To == name {
+			m.Idle = false
+		}
+		r.Replicas[name] = m
+	}
+	return r
+}
+
+// do runs one call of the group's loop: leases expire, fn decides, duty follows, watchers
+// are told.
+func (a *arbiter) do(fn func(now time.Time)) {
+	now := a.s.now
+	for _, l := range a.table.Expire(&a.ages, now) {
+		a.s.tell("arbiter", "the lease %s on %s has expired", l.ID, l.Replica)
+	}
+	fn(now)
+	a.ages.Observe(&a.table, now)
+	was := a.record.Clone()
+	roster.Step(&a.record, a.memory, a.input())
+	for _, name := range slices.Sorted(maps.Keys(a.record.Members)) {
+		if m := a.record.Members[name]; m.Duty != was.Members[name].Duty || m.Assigned != was.Members[name].Assigned {
+			a.s.tell("arbiter", "%s is %s (%s)", name, m.Duty, m.Message)
+		}
+	}
+	a.publish()
+}
+
+func (a *arbiter) publish() {
+	next := snapshot{replicas: map[string]seen{}}
+	rules := a.rules().Replicas
+	for name, m := range a.record.Members {
+		next.replicas[name] = seen{Instance: m.Instance, Duty: m.Duty, Lease: a.table.Leases[name], Rules: rules[name], Connected: a.attendance(name).Connected}
+	}
+	if n := len(a.shown); n > 0 {
+		if maps.Equal(a.shown[n-1].replicas, next.replicas) {
+			return
+		}
+		next.revision = n
+	}
+	a.shown = append(a.shown, next)
+}
+
+// fence touches the pod of each expired lease, so that whatever its holder has under way
+// conflicts, and then ends the lease (arbiter/controller, fence).
+func (a *arbiter) fence() {
+	for _, name := range slices.Sorted(maps.Keys(a.table.Leases)) {
+		l := a.table.Leases[name]
+		if l.Phase != lease.Expired {
+			continue
+		}
+		if p, ok := a.cache.pods[name]; ok {
+			if _, err := a.s.api.patchPod(name, p.UID, 0, func(q *Pod) { q.Fenced = max(q.Fenced, l.Token) }); err != nil {
+				continue
+			}
+		}
+		a.do(func(time.Time) { a.table.Fenced(l.ID) })
+		a.s.tell("arbiter", "%s is fenced: the lease %s is gone", name, l.ID)
+	}
+}
+
+// attend is one report of a member and the answer to it, which is still to be sent.
+func (a *arbiter) attend(p *Pod, acked int64, duty roster.Duty) (working bool, generation int64, ok bool) {
+	if q, known := a.cache.pods[p.Name]; !known || q.UID != p.UID {
+		return false, 0, false
+	}
+	a.do(func(now time.Time) {
+		t := a.att[p.Name]
+		if t == nil {
+			first := a.attendance(p.Name)
+			t = &first
+			a.att[p.Name] = t
+		}
+		if t.Instance != p.UID {
+			a.sent(t)
+			if t.ToldUntil.After(t.OldUntil) {
+				t.OldUntil = t.ToldUntil
+			}
+			t.Instance = p.UID
+		}
+		t.Connected, t.Acked, t.AckedDuty, t.Health = true, acked, duty, roster.HealthUnknown
+		if m := a.record.Members[p.Name]; duty == roster.Working && !m.Assigned && m.Duty != roster.Working {
+			t.ToldUntil = now.Add(a.s.cfg.Roster.Lifetime)
+		}
+	})
+	m := a.record.Members[p.Name]
+	if m.Assigned {
+		a.att[p.Name].Telling = true
+	}
+	return m.Assigned, m.Generation, true
+}
+
+// sent says that the answer is on its way.
+func (a *arbiter) sent(t *roster.Attendance) {
+	if until := a.s.now.Add(a.s.cfg.Roster.Lifetime); t.Telling && until.After(t.ToldUntil) {
+		t.ToldUntil = until
+	}
+	t.Telling = false
+}
+
+func (a *arbiter) leave(name, uid string) {
+	if t := a.att[name]; t != nil && t.Instance == uid {
+		a.sent(t)
+		t.Connected = false
+	}
+}
+
+// app is the application in one pod. It works while it was told so and that has not run out.
+type app struct {
+	uid        string
+	name       string
+	generation int64
+	working    bool
+	until      time.Time
+	// answer is under way to it.
+	answer *answer
+}
+
+type answer struct {
+	working    bool
+	generation int64
+	asked      time.Time
+}
+
+func (p *app) works(now time.Time) bool { return p.working && now.Before(p.until) }
+
+// step lets the application of a pod report, or receive the answer.
+func (s *Sim) stepApp(p Pod) {
+	w := s.apps[p.UID]
+	if w == nil {
+		w = &app{uid: p.UID, name: p.Name}
+		s.apps[p.UID] = w
+	}
+	if w.answer != nil {
+		if t := s.arb.att[p.Name]; t != nil && t.Instance == p.UID {
+			s.arb.sent(t)
+		}
+		was := w.working
+		w.working, w.generation, w.until = w.answer.working, w.answer.generation, w.answer.asked.Add(s.cfg.Roster.Lifetime)
+		w.answer = nil
+		if w.working != was {
+			s.tell("app", "%s works: %t (generation %s)", p.Name, w.working, strconv.FormatInt(w.generation, 10))
+		}
+		return
+	}
+	duty := roster.Idle
+	if w.works(s.now) {
+		duty = roster.Working
+	}
+	if w.generation == 0 {
+		duty = roster.Unknown
+	}
+	if working, generation, ok := s.arb.attend(&p, w.generation, duty); ok {
+		w.answer = &answer{working, generation, s.now}
+	}
+}

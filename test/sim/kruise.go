@@ -1,0 +1,310 @@
+package sim
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+
+	"offduty.dev/upgrader/plan"
+)
+
+// kruise is the model of Kruise's controller of Advanced StatefulSets, for a set with
+// Parallel, unorderedUpdate, InPlaceOnly and maxUnavailable 100%, as an armed set is.
+type kruise struct {
+	s     *Sim
+	cache *Cache
+	sync  *proc
+	// expect holds back updates until the cache shows the last one
+	// (K stateful_set_control.go:542, updateExpectations; theirs are kept by name
+	// alone, so that a pod which is updated and removed before Kruise has seen the update
+	// stops the set until Kruise restarts: that is not modelled).
+	expect map[string]Pod
+	grace  time.Duration
+}
+
+// restart is a new process: fresh caches, no expectations.
+func (k *kruise) restart() {
+	k.sync.kill()
+	k.sync, k.expect = nil, map[string]Pod{}
+	k.cache.list(k.s.api)
+}
+
+// step goes on with the sync that is under way, or begins one.
+func (k *kruise) step() {
+	if k.sync == nil {
+		k.sync = start(k.reconcile)
+	}
+	if !k.sync.run() {
+		k.sync = nil
+	}
+}
+
+// reconcile is UpdateStatefulSet (K stateful_set_control.go:113). It decides on what the
+// cache shows when it begins; each pause is a request that it makes.
+func (k *kruise) reconcile(pause func()) {
+	set := k.cache.set
+	pods := map[string]Pod{}
+	for n, p := range k.cache.pods {
+		pods[n] = p
+	}
+	current, update := set.CurrentRevision, revision(set.Image)
+	if current == "" {
+		current = update
+	}
+	observed := set
+	observed.Observed, observed.CurrentRevision, observed.UpdateRevision = set.Generation, current, update
+	// A failed creation ends the round, and the status is written all the same (K :152).
+	if k.scale(pause, set, pods, current, update) {
+		k.roll(pause, set, pods, update)
+	}
+	k.status(pause, set, observed, pods)
+}
+
+// scale creates the pods that are missing (K :424, :1120), and refreshes the rest
+// (K :1170). It returns false when the round ends here.
+func (k *kruise) scale(pause func(), set Set, pods map[string]Pod, current, update string) bool {
+	for i := range k.s.cfg.Replicas {
+		name := "web-" + strconv.Itoa(i)
+		p, ok := pods[name]
+		if !ok {
+			rev := update
+			if k.currentNeeded(set, pods, name, update) {
+				rev = current
+			}
+			p = k.s.newborn(name, rev)
+			pause()
+			if err := k.s.api.create(p); err != nil {
+				return false
+			}
+			k.s.tell("kruise", "creates %s at %s", name, rev)
+			pods[name] = p
+			continue
+		}
+		if !p.Terminating {
+			k.refresh(pause, p, set, update)
+		}
+	}
+	return true
+}
+
+// currentNeeded is isCurrentRevisionNeeded for an unordered update (K
+// stateful_set_utils.go:535).
+func (k *kruise) currentNeeded(set Set, pods map[string]Pod, name, update string) bool {
+	old := int32(0)
+	for n, p := range pods {
+		if n != name && p.Revision != update {
+			old++
+		}
+	}
+	return old < set.Partition
+}
+
+// refresh is refreshPodState (K :772). It returns true when it changed the state. The
+// state is patched without any precondition (L :125, UpdatePodLifecycle).
+func (k *kruise) refresh(pause func(), p Pod, set Set, update string) bool {
+	k.refreshCondition(pause, p)
+	state := plan.StateAbsent
+	after := func() plan.State {
+		if set.Armed && !p.Hold {
+			return plan.StateUpdated
+		}
+		return plan.StateNormal
+	}
+	switch p.State {
+	case plan.StatePreparingUpdate:
+		if p.Revision == update { // K :794, kruise 1156
+			state = after()
+		}
+	case plan.StateUpdating:
+		if p.updateDone() { // K :805
+			state = after()
+		}
+	case plan.StateUpdated:
+		if !set.Armed || p.Hold { // K :813: the handshake on which arming relies
+			state = plan.StateNormal
+		}
+	default:
+	}
+	if state == plan.StateAbsent {
+		return false
+	}
+	pause()
+	k.setState(p.Name, state)
+	return true
+}
+
+func (k *kruise) setState(name string, state plan.State) {
+	was := k.s.api.pods[name].State
+	if _, err := k.s.api.patchPod(name, "", 0, func(q *Pod) { q.State = state }); err == nil && was != state {
+		k.s.tell("kruise", "%s becomes %s", name, state)
+	}
+}
+
+// refreshCondition is inplaceupdate.Refresh (I :119): the grace period first, then the
+// condition is True unless an update is unfinished. It re-reads the pod before it writes.
+func (k *kruise) refreshCondition(pause func(), p Pod) {
+	if p.Grace != "" {
+		if k.s.now.Sub(p.GraceAt) >= k.grace {
+			pause()
+			k.s.change(p.Name, "kruise", "patches the image after the grace period", func(q *Pod) {
+				if q.Grace != "" && q.Grace == q.Revision { // I :194, finishGracePeriod
+					q.Image, q.RecordImage = imageOf(q.Revision), q.Running
+				}
+				q.Grace = ""
+			})
+		}
+		return
+	}
+	if p.Record && !p.updateDone() || p.InPlaceReady {
+		return
+	}
+	pause()
+	_, _ = k.s.api.patchPod(p.Name, "", 0, func(q *Pod) { q.InPlaceReady = true })
+}
+
+// roll is rollingUpdateStatefulsetPods (K :530).
+func (k *kruise) roll(pause func(), set Set, pods map[string]Pod, update string) {
+	for _, name := range names(pods) { // K :542
+		if e, ok := k.expect[name]; ok && e.Revision == update && e.UID == pods[name].UID && pods[name].Revision != update {
+			return
+		}
+		delete(k.expect, name)
+	}
+	modified := false
+	for _, name := range names(pods) { // K :547: all are refreshed, then the round ends
+		if p := pods[name]; p.UID != "" && !p.Terminating {
+			modified = k.refresh(pause, p, set, update) || modified
+		}
+	}
+	if modified {
+		return
+	}
+	for _, name := range k.order(set, pods, update) {
+		p := pods[name]
+		if p.Revision == update || p.Terminating {
+			continue
+		}
+		k.update(pause, p, set, update)
+	}
+}
+
+// order is sortPodsToUpdate (K stateful_update_utils.go:27): those that are updated or
+// terminating first, then by weight, then by ordinal; the first replicas-partition.
+func (k *kruise) order(set Set, pods map[string]Pod, update string) []string {
+	most := k.s.cfg.Replicas - int(min(set.Partition, int32(k.s.cfg.Replicas))) //nolint:gosec // a small number
+	all := names(pods)
+	rank := func(n string) int {
+		p := pods[n]
+		switch {
+		case p.Terminating || p.Revision == update:
+			return 0
+		case set.Armed && p.Grant && p.Working == "false":
+			return 1
+		case set.Armed && p.Grant:
+			return 2
+		case p.Working == "false":
+			return 3
+		}
+		return 4
+	}
+	slices.SortStableFunc(all, func(a, b string) int { return cmp.Or(rank(a)-rank(b), cmp.Compare(b, a)) })
+	return all[:max(0, min(most, len(all)))]
+}
+
+// update is inPlaceUpdatePod (K :837).
+func (k *kruise) update(pause func(), p Pod, set Set, update string) {
+	hooked := set.Armed && p.Hold && k.s.cfg.Without != Hold
+	switch p.State {
+	case plan.StateAbsent, plan.StateNormal:
+		if hooked { // K :868
+			pause()
+			k.setState(p.Name, plan.StatePreparingUpdate)
+			return
+		}
+	case plan.StateUpdated: // K :875: Kruise itself writes the handler's labels
+		if set.Armed {
+			pause()
+			k.s.change(p.Name, "kruise", "holds it again, PreparingUpdate", func(q *Pod) {
+				q.Hold, q.State = true, plan.StatePreparingUpdate
+			})
+		}
+		return
+	case plan.StatePreparingUpdate:
+		if hooked { // K :886
+			return
+		}
+	case plan.StateUpdating: // K :890: the hook is not looked at
+	default:
+		return
+	}
+	k.inPlace(pause, p, update)
+}
+
+// inPlace is inplaceupdate.Update (I :285): the condition False, then the image. Both
+// re-read the pod and do not look at the hook again (I :323, updatePodInPlace).
+func (k *kruise) inPlace(pause func(), p Pod, update string) {
+	pause()
+	k.s.disturbed(p, "Kruise takes it out of service")
+	if _, err := k.s.api.patchPod(p.Name, "", 0, func(q *Pod) { q.InPlaceReady, q.Ready = false, false }); err != nil {
+		return
+	}
+	pause()
+	k.s.disturbed(p, "Kruise updates it")
+	k.s.change(p.Name, "kruise", "updates it to "+update, func(q *Pod) {
+		q.Revision, q.Record = update, true
+		if p.State != plan.StateAbsent {
+			q.State = plan.StateUpdating
+		}
+		if k.grace > 0 {
+			q.Grace, q.GraceAt, q.RecordImage = update, k.s.now, q.Running
+			return
+		}
+		q.Grace = ""
+		q.RecordImage, q.Image = q.Running, imageOf(update)
+	})
+	k.expect[p.Name] = Pod{UID: p.UID, Revision: update}
+}
+
+// status is updateStatefulSetStatus (K :924). On a conflict the old status is written
+// over the set that the cache has by then (K stateful_set_status_updater.go:54).
+func (k *kruise) status(pause func(), set, next Set, pods map[string]Pod) {
+	updated, ready := 0, 0
+	for _, p := range pods {
+		if p.Revision == next.UpdateRevision && !p.Terminating {
+			updated++
+		}
+		if p.Ready {
+			ready++
+		}
+	}
+	if updated == len(pods) && ready == len(pods) && len(pods) > 0 { // K stateful_set_utils.go:673, completeRollingUpdate
+		next.CurrentRevision = next.UpdateRevision
+	}
+	if set == next {
+		return
+	}
+	rv := set.RV
+	for range 3 {
+		pause()
+		s, err := k.s.api.patchSet(rv, false, func(s *Set) {
+			s.Observed, s.CurrentRevision, s.UpdateRevision = next.Observed, next.CurrentRevision, next.UpdateRevision
+		})
+		if err == nil {
+			if s.Observed != set.Observed || s.UpdateRevision != set.UpdateRevision || s.CurrentRevision != set.CurrentRevision {
+				k.s.tell("kruise", "has observed generation %d, current %s, update %s", s.Observed, s.CurrentRevision, s.UpdateRevision)
+			}
+			return
+		}
+		rv = k.cache.set.RV
+	}
+}
+
+func names(pods map[string]Pod) []string {
+	out := make([]string, 0, len(pods))
+	for n := range pods {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out
+}

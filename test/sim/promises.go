@@ -1,0 +1,116 @@
+package sim
+
+import (
+	"offduty.dev/arbiter/lease"
+	"offduty.dev/upgrader/plan"
+)
+
+// check asserts what must hold at every moment.
+func (s *Sim) check() {
+	served := 0
+	for name, l := range s.arb.table.Leases {
+		if !l.NotServing {
+			served++
+		}
+		for _, w := range s.apps {
+			if w.name == name && w.works(s.now) {
+				s.fail("1: %s works although it is leased (%s, %s)", name, l.ID, l.Phase)
+			}
+		}
+	}
+	if served > s.cfg.Replicas-s.cfg.Floor {
+		s.fail("2: %d of %d serving replicas are leased, the floor is %d", served, s.cfg.Replicas, s.cfg.Floor)
+	}
+}
+
+func (s *Sim) works(p Pod) bool {
+	w := s.apps[p.UID]
+	return w != nil && w.works(s.now)
+}
+
+// disturbed is called when Kruise takes a replica out of service or updates it.
+func (s *Sim) disturbed(p Pod, how string) {
+	l, leased := s.arb.table.Leases[p.Name]
+	q, ok := s.api.pods[p.Name]
+	switch {
+	case !ok || q.UID != p.UID:
+		return // the pod is gone
+	case !s.cfg.BornHeld && !p.Hold && p.Note.ID == "":
+		// It was born without a hold, and a replica for which the partition is lowered was
+		// lost at the same time: only a hold in the user's template excludes that.
+		s.unheld++
+	case s.works(q):
+		s.fail("1: %s: %s, and it works", p.Name, how)
+	case !leased || l.Phase != lease.Pinned || l.Instance != p.UID:
+		s.fail("1: %s: %s without a pin on this pod: %+v", p.Name, how, l)
+	}
+}
+
+// interrupted is called when the kubelet restarts a container for a new image.
+func (s *Sim) interrupted(p Pod) {
+	if s.works(p) && (s.cfg.BornHeld || p.Note.ID != "") {
+		s.fail("1: %s works while its container is restarted", p.Name)
+	}
+}
+
+// wrote is called when an upgrader has written a pod.
+func (s *Sim) wrote(u *upgrader, was, is Pod, a plan.PatchPod) {
+	if s.verbose {
+		s.tell(u.name, "patches %s (%s):%s", a.Pod, a.Why, diffPod(was, is))
+	}
+	l, leased := s.arb.table.Leases[a.Pod]
+	switch {
+	case was.Gate != "False" && is.Gate == "False" && !leased:
+		s.fail("1: the gate of %s is closed without a lease", a.Pod)
+	case is.Gate == "False" && was.Gate != "False" && s.works(is):
+		s.fail("1: the gate of %s is closed while it works", a.Pod)
+	case was.Hold && !is.Hold && (l.Phase != lease.Pinned || l.Instance != is.UID):
+		s.fail("1: the hold of %s is released without a pin on this pod: %+v", a.Pod, l)
+	case was.Hold && !is.Hold && s.works(is):
+		s.fail("1: the hold of %s is released while it works", a.Pod)
+	case was.released() && !is.released() && is.Verified != is.Revision:
+		s.fail("3: %s is taken back after its release", a.Pod)
+	}
+}
+
+// ended is called when an upgrader's release of a lease is recorded.
+func (s *Sim) ended(u *upgrader, a plan.ReleaseLease) {
+	p, ok := s.api.pods[a.Lease.Replica]
+	switch {
+	case !ok || p.Terminating:
+	case p.released():
+		s.fail("5: %s releases the lease on %s before the replica is finished", u.name, p.Name)
+	case p.Note.ID == a.Lease.ID || p.Grant:
+		s.fail("5: %s releases the lease on %s, whose pod still bears it", u.name, p.Name)
+	case p.Gate == "False":
+		s.fail("5: %s releases the lease on %s, whose gate is closed", u.name, p.Name)
+	}
+}
+
+// decided is called with each decision, before it is carried out.
+func (s *Sim) decided(u *upgrader, w *plan.World, d *plan.Decision) {
+	t := &w.Targets[0]
+	protect := int32(0)
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		if !t.TemplateSeen || !r.Exists || r.Revision != t.UpdateRevision && !(r.Grant && r.Note.ID != "") {
+			protect++
+		}
+	}
+	for _, a := range d.Actions {
+		partition := plan.Parked
+		switch a := a.(type) {
+		case plan.ApplySet:
+			partition = a.Partition
+		case plan.WriteTemplate:
+			partition = a.Partition
+		default:
+		}
+		if partition < protect {
+			s.fail("4: %s sets partition %d, %d replicas are to be protected", u.name, partition, protect)
+		}
+	}
+	if d.Reason == "" || d.Message == "" {
+		s.fail("6: a decision without a reason")
+	}
+}

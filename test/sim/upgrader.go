@@ -1,0 +1,515 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"offduty.dev/arbiter/lease"
+	"offduty.dev/arbiter/roster"
+	"offduty.dev/upgrader/plan"
+)
+
+const holder = "plan-uid"
+
+// upgrader is one process: what upgrader/observe, session and apply do around the real
+// planner. Everything in it is lost in a crash.
+type upgrader struct {
+	s     *Sim
+	name  string
+	term  int64
+	cache *Cache
+	proc  *proc
+	// writes are the versions that its own writes made (apply.Writes).
+	writes map[string]int
+
+	// The session.
+	watch    int // index of the snapshot that it has been told
+	viewed   int // revision of the one on which it decided last
+	adopted  bool
+	token    int64
+	leases   map[string]*held
+	request  int
+	refused  *refusal
+	handover struct {
+		from    string
+		since   time.Time
+		refused *refusal
+	}
+	last plan.Decision
+	// left is how many more decisions it makes when it does not lead any more.
+	left int
+}
+
+// held is a lease as session keeps it.
+type held struct {
+	lease.Lease
+	until             time.Time // surely valid until
+	sure, shown, gone bool
+}
+
+type refusal struct {
+	plan.Blocker
+	revision   int
+	candidates []plan.Candidate
+	handover   plan.Handover
+}
+
+func newUpgrader(s *Sim, term int64) *upgrader {
+	return &upgrader{
+		s: s, name: "upgrader" + strconv.FormatInt(term, 10), term: term, cache: newCache(s.api),
+		writes: map[string]int{}, watch: len(s.arb.shown) - 1, leases: map[string]*held{},
+	}
+}
+
+// step goes on with the reconciliation that is under way, or begins one.
+func (u *upgrader) step() {
+	if u.proc == nil {
+		u.proc = start(u.reconcile)
+	}
+	if !u.proc.run() {
+		u.proc = nil
+	}
+}
+
+func (u *upgrader) reconcile(pause func()) {
+	w, stale := u.world()
+	if stale {
+		return
+	}
+	now := u.s.now
+	d := plan.Next(w, now)
+	u.last = d
+	u.s.decided(u, w, &d)
+	for _, a := range d.Actions {
+		u.do(pause, w, a)
+	}
+	pause()
+	u.s.noteSteps(w, now)
+}
+
+// view is session.View.
+func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
+	state := u.s.arb.shown[u.watch]
+	u.viewed = state.revision
+	a := plan.Arbiter{Adopted: u.adopted}
+	live := !u.s.now.Before(u.s.cut)
+	if !live {
+		a.Blocked = &plan.Blocker{Reason: plan.ArbiterUnreachable, Retry: true, Message: "the arbiter cannot be reached"}
+	}
+	leases := map[string]plan.Lease{}
+	for name, h := range u.leases {
+		shown := state.replicas[name].Lease
+		switch {
+		case !live:
+		case shown.ID == h.ID:
+			h.shown = true
+			h.gone = h.gone || shown.Phase == lease.Expired
+		case h.shown:
+			delete(u.leases, name)
+		}
+	}
+	if !u.adopted {
+		for name, r := range state.replicas {
+			if l := r.Lease; l.Holder == holder {
+				leases[name] = plan.Lease{ID: l.ID, Replica: name, Token: l.Token, Instance: l.Instance, Pinned: l.Phase == lease.Pinned}
+			}
+		}
+	}
+	for name, h := range u.leases {
+		leases[name] = u.lease(h)
+	}
+	if u.refused != nil && u.refused.revision == state.revision {
+		a.Refused, a.RefusedFor = &u.refused.Blocker, u.refused.candidates
+	}
+	if r := u.handover.refused; r != nil && r.revision == state.revision {
+		a.HandoverRefused, a.HandoverRefusedFor = &r.Blocker, r.handover
+	}
+	if from := u.handover.from; from != "" {
+		if r, ok := state.replicas[from]; !ok || r.Duty == roster.Idle || u.s.now.Sub(u.handover.since) > time.Minute {
+			u.handover.from = ""
+		}
+		a.HandoverFrom = u.handover.from
+	}
+	return state, a, leases
+}
+
+func (u *upgrader) lease(h *held) plan.Lease {
+	pinned := h.Phase == lease.Pinned
+	valid := pinned || !h.gone && u.s.now.Before(h.until)
+	h.sure = h.sure || valid
+	return plan.Lease{
+		ID: h.ID, Replica: h.Replica, Token: h.Token, Instance: h.Instance, Pinned: pinned,
+		Valid: valid, Lost: h.gone || h.sure && !valid,
+	}
+}
+
+// world is observe.World.
+func (u *upgrader) world() (w *plan.World, stale bool) {
+	state, arb, leases := u.view()
+	set, p := u.cache.set, u.s.plan
+	w = &plan.World{Policy: p.policy, Arbiter: arb, Term: u.term}
+	w.Policy.Paused = p.paused
+	t := plan.Target{
+		Name: "web", ResourceVersion: strconv.Itoa(set.RV), Observed: set.Observed == set.Generation, Replicas: u.s.cfg.Replicas,
+		CurrentRevision: set.CurrentRevision, UpdateRevision: set.UpdateRevision, Partition: set.Partition,
+		Armed: set.Armed, ArmedTerm: set.Term, OriginalPartition: set.Original, Settings: set.Armed,
+		HookSeen:        set.Observed > set.ArmedGeneration,
+		TemplateWritten: set.Armed && set.ImagesGeneration == p.generation, TemplatePending: set.Image != p.image,
+	}
+	t.TemplateSeen = t.Observed || revision(set.Image) == set.UpdateRevision
+	stale = u.behind("set", set.RV)
+	for i := range u.s.cfg.Replicas {
+		name := "web-" + strconv.Itoa(i)
+		r := plan.Replica{Name: name}
+		pod, exists := u.cache.pods[name]
+		if l, ok := leases[name]; ok {
+			r.Lease = &l
+		}
+		if m, ok := state.replicas[name]; ok {
+			r.Duty = map[roster.Duty]plan.Duty{roster.Working: plan.Working, roster.Idle: plan.Idle}[m.Duty]
+			if exists && m.Instance != "" && m.Instance != pod.UID {
+				r.Duty = plan.Unknown
+			}
+		}
+		if exists {
+			stale = stale || u.behind(pod.UID, pod.RV)
+			u.fill(&r, &pod)
+		}
+		if l, ok := u.s.plan.steps[name]; ok && u.s.plan.stepsOf == t.UpdateRevision {
+			r.LastStep, r.LastSince = l.step, l.since
+		}
+		t.Pods = append(t.Pods, r)
+	}
+	w.Targets = []plan.Target{t}
+	return w, stale
+}
+
+// behind says whether the cache does not show a write of ours yet.
+func (u *upgrader) behind(of string, rv int) bool {
+	made, ok := u.writes[of]
+	if ok && rv < made {
+		return true
+	}
+	delete(u.writes, of)
+	return false
+}
+
+func (u *upgrader) fill(r *plan.Replica, p *Pod) {
+	r.Exists, r.Terminating, r.UID, r.ResourceVersion = true, p.Terminating, p.UID, strconv.Itoa(p.RV)
+	r.Revision, r.State, r.Hold, r.Grant = p.Revision, p.State, p.Hold, p.Grant
+	r.Working, r.WorkingDefault, r.Note, r.Verified, r.Fenced = p.Working, "false", p.Note, p.Verified, p.Fenced
+	r.Gated, r.GateOpen, r.GateClosed, r.GateSince = p.Gated, p.Gate == "True", p.Gate == "False", p.GateSince
+	r.Ready, r.Fit, r.FitSince, r.UpdateDone = p.Ready, p.fit(), p.FitSince, p.updateDone()
+	if !r.Fit && p.Running == "" && broken(p.Image) {
+		r.Trouble = &plan.Blocker{Reason: "ImagePullBackOff", Message: "image " + p.Image}
+	}
+}
+
+// do is apply: one action, with its preconditions. A conflict is looked at again later.
+func (u *upgrader) do(pause func(), w *plan.World, action plan.Action) {
+	pause()
+	switch a := action.(type) {
+	case plan.Adopt:
+		u.adopt()
+	case plan.Acquire:
+		u.acquire(a)
+	case plan.Handover:
+		u.askHandover(a)
+	case plan.ReleaseLease:
+		u.release(a)
+	case plan.ApplySet:
+		u.patchSet("applies partition "+strconv.Itoa(int(a.Partition))+" ("+string(a.Why)+")", a.ResourceVersion, func(s *Set) {
+			if !s.Armed {
+				s.Original, s.ImagesGeneration, s.ArmedGeneration = s.Partition, 0, s.Generation
+			}
+			s.Armed, s.Term, s.Partition = true, u.term, a.Partition
+		})
+	case plan.WriteTemplate:
+		u.patchSet("writes the image "+u.s.plan.image, a.ResourceVersion, func(s *Set) {
+			s.Image, s.Partition, s.ImagesGeneration = u.s.plan.image, a.Partition, u.s.plan.generation
+		})
+	case plan.SetCurrentRevision:
+		u.patchSet("sets currentRevision "+a.Revision, a.ResourceVersion, func(s *Set) { s.CurrentRevision = a.Revision })
+	case plan.PatchPod:
+		u.patchPod(a)
+	case plan.Commit:
+		u.commit(pause, a)
+	case plan.Pin:
+		u.pin(a.Pod, a.Lease)
+	case plan.Disarm, plan.Leave:
+		u.s.fail("no plan is deleted here: %T", action)
+	}
+}
+
+// call runs a call to the arbiter. ok is false when the answer is lost, done or not.
+func (u *upgrader) call(fn func(now time.Time)) (ok bool) {
+	if u.s.now.Before(u.s.cut) {
+		return false
+	}
+	u.s.arb.do(fn)
+	return !u.s.chance(u.s.lossy)
+}
+
+func (u *upgrader) adopt() {
+	var leases []lease.Lease
+	var no *lease.Refusal
+	var token int64
+	ok := u.call(func(now time.Time) {
+		token, leases, no = u.s.arb.table.Adopt(lease.AdoptRequest{Holder: holder, Term: u.term, Identity: u.name}, false)
+		for _, l := range leases {
+			u.s.arb.ages.Renew(l, now)
+		}
+	})
+	if !ok || no != nil {
+		return
+	}
+	u.adopted, u.token, u.leases = true, token, map[string]*held{}
+	for _, l := range leases {
+		u.track(l)
+	}
+	u.s.tell(u.name, "adopts with token %d", token)
+}
+
+// track notes a lease; it is not sure before it was renewed.
+func (u *upgrader) track(l lease.Lease) {
+	h := u.leases[l.Replica]
+	if h == nil || h.ID != l.ID {
+		h = &held{}
+		u.leases[l.Replica] = h
+	}
+	h.Lease, h.gone = l, l.Phase == lease.Expired
+}
+
+func (u *upgrader) acquire(a plan.Acquire) {
+	if u.request == 0 {
+		u.s.requests++
+		u.request = u.s.requests
+	}
+	r := lease.AcquireRequest{Holder: holder, Token: u.token, RequestID: strconv.Itoa(u.request), Max: a.Max, TTL: u.s.cfg.TTL}
+	for _, c := range a.Candidates {
+		r.Candidates = append(r.Candidates, lease.Candidate{Replica: c.Replica, Instance: c.UID})
+	}
+	var got lease.Acquired
+	if !u.call(func(now time.Time) {
+		got = u.s.arb.table.Acquire(r, u.s.arb.rules(), now)
+		for _, l := range got.Leases {
+			u.s.arb.ages.Renew(l, now)
+		}
+	}) {
+		u.adopted = false
+		return
+	}
+	u.request, u.refused = 0, nil
+	no := got.Refusal
+	if no == nil && len(got.Refused) > 0 && len(got.Leases) < a.Max {
+		no = got.Refused[0].Refusal
+	}
+	for _, l := range got.Leases {
+		u.track(l)
+		u.s.tell(u.name, "has the lease %s on %s", l.ID, l.Replica)
+	}
+	if u.refuse(&u.refused, no); u.refused != nil {
+		u.refused.candidates = a.Candidates
+		u.s.tell(u.name, "is refused a lease: %s", no.Message)
+	}
+}
+
+func (u *upgrader) refuse(to **refusal, no *lease.Refusal) {
+	switch {
+	case no == nil:
+	case no.Reason == lease.StaleToken:
+		u.adopted = false
+	default:
+		*to = &refusal{Blocker: plan.Blocker{Reason: plan.WaitingForLease, Message: no.Message, Retry: true}, revision: u.viewed}
+	}
+}
+
+func (u *upgrader) askHandover(a plan.Handover) {
+	var no *lease.Refusal
+	successor, answer := "", roster.Accepted
+	if !u.call(func(time.Time) {
+		if no = u.s.arb.table.CheckHolder(holder, u.token); no == nil {
+			successor, answer = roster.RequestHandover(&u.s.arb.record, u.s.arb.memory, u.s.arb.input(), a.From, a.To)
+		}
+	}) {
+		return
+	}
+	if no == nil && answer != roster.Accepted {
+		no = lease.Refuse(lease.NoSuccessor, "handover", "%s stays", a.From)
+	}
+	u.handover.refused = nil
+	if no != nil {
+		if u.refuse(&u.handover.refused, no); u.handover.refused != nil {
+			u.handover.refused.handover = a
+		}
+		return
+	}
+	u.s.tell(u.name, "asks to move duty from %s to %s", a.From, successor)
+	u.handover.from, u.handover.since = a.From, u.s.now
+}
+
+func (u *upgrader) release(a plan.ReleaseLease) {
+	var no *lease.Refusal
+	var ended *lease.Lease
+	ok := u.call(func(time.Time) {
+		ended, no = u.s.arb.table.Release(lease.Ref{ID: a.Lease.ID, Token: a.Lease.Token})
+		if ended == nil || no != nil {
+			ended = nil
+			return
+		}
+		u.s.ended(u, a)
+		if a.Upgraded {
+			u.s.arb.record.Trust(a.Revision)
+		}
+	})
+	if ended != nil {
+		u.s.tell(u.name, "releases %s on %s, upgraded: %t", a.Lease.ID, a.Lease.Replica, a.Upgraded)
+	}
+	switch {
+	case !ok:
+	case no != nil:
+		u.adopted = u.adopted && no.Reason != lease.StaleToken
+	default:
+		if h := u.leases[a.Lease.Replica]; h != nil && h.ID == a.Lease.ID {
+			delete(u.leases, a.Lease.Replica)
+		}
+		u.refused = nil
+	}
+}
+
+// renew keeps the leases alive, in the background of the process.
+func (u *upgrader) renew() {
+	for _, name := range slices.Sorted(maps.Keys(u.leases)) {
+		h := u.leases[name]
+		if h.Phase != lease.Leased || h.gone {
+			continue
+		}
+		asked := u.s.now
+		var no *lease.Refusal
+		if !u.call(func(now time.Time) {
+			var l *lease.Lease
+			if l, no = u.s.arb.table.Renew(lease.Ref{ID: h.ID, Token: h.Token}, &u.s.arb.ages, now); no == nil {
+				u.s.arb.ages.Renew(*l, now)
+			}
+		}) {
+			continue
+		}
+		if no != nil {
+			h.gone = true
+			continue
+		}
+		h.until = asked.Add(u.s.cfg.TTL)
+	}
+}
+
+func (u *upgrader) patchSet(what, rv string, fn func(*Set)) {
+	n, _ := strconv.Atoi(rv)
+	s, err := u.s.api.patchSet(n, true, fn)
+	if err != nil {
+		u.s.tell(u.name, "%s: %v", what, err)
+		return
+	}
+	u.s.tell(u.name, "%s", what)
+	u.writes["set"] = max(u.writes["set"], s.RV)
+}
+
+// commit pins and then takes the hold off the very version that was seen.
+func (u *upgrader) commit(pause func(), a plan.Commit) {
+	if !a.Lease.Pinned && u.s.cfg.Without != PinCheck {
+		if !u.pin(a.Pod, a.Lease) {
+			return
+		}
+		pause()
+	}
+	off := false
+	u.patchPod(plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off, Why: plan.Releasing})
+}
+
+func (u *upgrader) pin(pod string, l plan.Lease) bool {
+	var no *lease.Refusal
+	var pinned *lease.Lease
+	if !u.call(func(now time.Time) {
+		pinned, no = u.s.arb.table.Pin(lease.Ref{ID: l.ID, Token: l.Token}, l.Instance, u.s.arb.rules(), &u.s.arb.ages, now)
+	}) {
+		return false
+	}
+	if no == nil {
+		u.track(*pinned)
+		u.s.tell(u.name, "pins %s on %s", l.ID, pod)
+		return true
+	}
+	u.s.tell(u.name, "is refused the pin of %s: %s", pod, no.Message)
+	if no.Reason == lease.StaleToken {
+		u.adopted = false
+	} else if h := u.leases[l.Replica]; h != nil && h.ID == l.ID {
+		h.gone = true
+	}
+	return false
+}
+
+func (u *upgrader) patchPod(a plan.PatchPod) {
+	rv, _ := strconv.Atoi(a.ResourceVersion)
+	if u.s.cfg.Without == Precondition {
+		a.UID, rv = "", 0
+	}
+	was := u.s.api.pods[a.Pod]
+	p, err := u.s.api.patchPod(a.Pod, a.UID, rv, func(q *Pod) { change1(q, a, u.s.now) })
+	if err != nil {
+		u.s.tell(u.name, "patches %s (%s): %v", a.Pod, a.Why, err)
+		return
+	}
+	u.s.wrote(u, was, p, a)
+	u.writes[p.UID] = max(u.writes[p.UID], p.RV)
+}
+
+func change1(q *Pod, a plan.PatchPod, now time.Time) {
+	if a.Hold != nil {
+		q.Hold = *a.Hold
+	}
+	if a.Grant != nil {
+		q.Grant = *a.Grant
+	}
+	if a.Working != nil {
+		q.Working = *a.Working
+	}
+	if a.State != nil {
+		q.State = *a.State
+	}
+	if a.Note != nil {
+		q.Note = *a.Note
+	}
+	if a.Verified != nil {
+		q.Verified = *a.Verified
+	}
+	if a.Fence != nil {
+		q.Fenced = *a.Fence
+	}
+	if a.Gate != nil {
+		if gate := map[bool]string{true: "True", false: "False"}[*a.Gate]; q.Gate != gate {
+			q.Gate, q.GateSince = gate, now
+		}
+	}
+}
+
+func diffPod(was, is Pod) string {
+	s := ""
+	for _, f := range []struct{ name, was, is string }{
+		{"hold", fmt.Sprint(was.Hold), fmt.Sprint(is.Hold)},
+		{"grant", fmt.Sprint(was.Grant), fmt.Sprint(is.Grant)},
+		{"working", was.Working, is.Working},
+		{"state", string(was.State), string(is.State)},
+		{"note", was.Note.ID, is.Note.ID},
+		{"token", fmt.Sprint(was.Note.Token), fmt.Sprint(is.Note.Token)},
+		{"verified", was.Verified, is.Verified},
+		{"gate", was.Gate, is.Gate},
+		{"fenced", fmt.Sprint(was.Fenced), fmt.Sprint(is.Fenced)},
+	} {
+		if f.was != f.is {
+			s += " " + f.name + "=" + f.is
+		}
+	}
+	return s
+}
