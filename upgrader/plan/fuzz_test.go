@@ -146,6 +146,7 @@ func (s *bytesSource) bendFact(r *Replica) {
 		func() { r.lease().Lease.Valid = false },
 		func() { r.lease().Lease.Valid, r.Lease.Lost = false, true },
 		func() { r.lease().Lease.Token = 9 },
+		func() { r.Fenced = []int64{6, 7, 9}[s.n(3)] },
 		func() { r.LeasedBy = "another plan" },
 		func() { r.Trouble = &Blocker{Reason: "CrashLoopBackOff", Message: "it crashes"} },
 		func() { r.LastStep, r.LastSince = Step(s.n(12)), now.Add(-time.Duration(s.n(3))*10*time.Minute) },
@@ -294,6 +295,7 @@ func (c *checker) commit(a Commit) {
 	l := r.Lease
 	c.must(l != nil && *l == a.Lease && (l.Pinned || l.Valid) && !l.Lost, a, "without a valid lease")
 	c.must(l != nil && l.Instance == r.UID && a.UID == r.UID && a.ResourceVersion == r.ResourceVersion, a, "not the pod that was leased and seen")
+	c.must(l != nil && r.Fenced < l.Token, a, "the lease is void on this pod")
 	c.must(r.Exists && r.Hold && r.Grant && r.State == StatePreparingUpdate && !r.Terminating, a, "it is not held, granted and chosen")
 	c.must(r.Duty != Working && r.Revision != t.UpdateRevision, a, "it works, or is new already")
 	c.must(!r.Gated || r.GateClosed, a, "its gate is open")
@@ -308,7 +310,7 @@ func (c *checker) patch(a PatchPod) {
 	c.must(t.Armed && t.Blocked == nil, a, "the set is not ours")
 	c.must(a.Gate == nil || a.Hold == nil && a.Grant == nil && a.State == nil, a, "one patch cannot do both")
 	if a.Gate != nil && !*a.Gate {
-		c.must(r.Lease != nil && r.Lease.Valid && !r.Lease.Lost && r.Lease.Instance == r.UID, a, "a gate is closed without a valid lease")
+		c.must(r.Lease != nil && r.Lease.Valid && !r.Lease.Lost && r.Lease.Instance == r.UID && r.Fenced < r.Lease.Token, a, "a gate is closed without a valid lease")
 	}
 	if a.Hold != nil && !*a.Hold {
 		c.must(c.w.Policy.Deleting && t.Observed && t.Partition >= c.old(t), a, "a hold is taken off that is needed")
@@ -430,6 +432,7 @@ func (c *checker) release(a ReleaseLease) {
 		return
 	}
 	c.must(!r.Exists || r.Terminating || (r.Hold || c.w.Policy.Deleting) && !r.Grant && r.Note.ID == "", a, "its pod is not put back")
+	c.must(!r.Exists || r.Terminating || r.Fenced >= a.Lease.Token, a, "its pod is not fenced")
 	c.must(!r.Exists || r.Terminating || r.State != StatePreparingUpdate, a, "its state is left behind")
 	c.must(t.Partition >= c.protects(t), a, "the partition is not raised")
 }

@@ -85,13 +85,13 @@ func TestLeaving(t *testing.T) {
 				r := w.pod(2).release()
 				w.web().Partition, r.LastStep, r.LastSince = 3, StepReleased, now.Add(-time.Hour)
 			}),
-			want: []string{"patch web-2 grant=false state=Normal note="}, reason: Undoing,
+			want: []string{"patch web-2 grant=false state=Normal note= fence=7"}, reason: Undoing,
 		},
 		{
 			name: "then its lease ends",
 			world: leaving(func(w *World) {
 				r := w.pod(2).pin()
-				w.web().Partition, r.Hold = 3, false
+				w.web().Partition, r.Hold, r.Fenced = 3, false, 7
 			}),
 			want: []string{"release L-web-2 undone"}, reason: Undoing,
 		},
@@ -102,13 +102,13 @@ func TestLeaving(t *testing.T) {
 				r.Fit, r.State = false, StateUpdating
 				w.web().Partition, r.LastStep, r.LastSince = 2, StepFailed, now.Add(-time.Hour)
 			}),
-			want: []string{"patch web-2 grant=false note="}, reason: Undoing,
+			want: []string{"patch web-2 grant=false note= fence=7"}, reason: Undoing,
 		},
 		{
 			name: "and its lease ends, although it is not well",
 			world: leaving(func(w *World) {
 				r := w.pod(2).update()
-				r.Fit, r.State, r.Grant, r.Note = false, StateUpdating, false, Note{}
+				r.Fit, r.State, r.Grant, r.Note, r.Fenced = false, StateUpdating, false, Note{}, 7
 				w.web().Partition, r.LastStep, r.LastSince = 2, StepFailed, now.Add(-time.Hour)
 			}),
 			want: []string{"release L-web-2 undone"}, reason: Undoing,

@@ -83,12 +83,14 @@ func (n *next) undoReason(t *Target, r *Replica) Reason {
 		return Paused
 	case t.TemplatePending:
 		return WritingTemplate
-	case r.Lease == nil || r.Lease.Lost || r.fenced():
+	case r.Lease == nil || r.Lease.Lost:
 		return LeaseLost
 	case r.Lease.Instance != r.UID:
 		return PodReplaced
 	case r.Duty == Working:
 		return DutyChanged
+	case r.fenced():
+		return LeaseLost // last: our own undo fences, too, and keeps its reason
 	}
 	return ""
 }

@@ -96,7 +96,7 @@ func TestUndo(t *testing.T) {
 		}
 	}
 	raise := []string{"apply web partition 2 (WaitingForKruise)"}
-	undo := []string{"patch web-1 grant=false state=Normal note="}
+	undo := []string{"patch web-1 grant=false state=Normal note= fence=7"}
 	run(t, []test{
 		{name: "a lost lease raises the partition first", world: chosen(func(_ *World, r *Replica) { r.Lease.Lost, r.Lease.Valid = true, false }), want: raise, reason: Undoing},
 		{name: "a changed duty raises the partition first", world: chosen(func(_ *World, r *Replica) { r.Duty = Working }), want: raise, reason: Undoing},
@@ -124,17 +124,33 @@ func TestUndo(t *testing.T) {
 			name: "then its gate is opened",
 			world: chosen(func(w *World, r *Replica) {
 				w.web().Partition = 2
-				r.Grant, r.Note, r.State, r.Duty = false, Note{}, StateNormal, Working
+				r.Grant, r.Note, r.State, r.Duty, r.Fenced = false, Note{}, StateNormal, Working, 7
 				r.Working = "false"
 				r.gated(false)
 			}),
 			want: []string{"patch web-1 gate=true"}, reason: Undoing, says: "DutyChanged",
 		},
 		{
-			name: "and the lease is released last",
+			name: "a lease under which nothing was done yet is fenced on the pod all the same",
 			world: chosen(func(w *World, r *Replica) {
 				w.web().Partition = 2
 				r.Grant, r.Note, r.State, r.Duty = false, Note{}, StateNormal, Working
+			}),
+			want: []string{"patch web-1 fence=7"}, reason: Undoing,
+		},
+		{
+			name:  "a lease that is void on the pod is not acted under, fresh as the pod may be",
+			world: chosen(func(_ *World, r *Replica) { r.Fenced = 7 }), want: raise, reason: Undoing,
+		},
+		{
+			name:  "a leader that meets a later token stops",
+			world: chosen(func(_ *World, r *Replica) { r.Note.Token = 9 }), reason: Succeeded,
+		},
+		{
+			name: "and the lease is released last",
+			world: chosen(func(w *World, r *Replica) {
+				w.web().Partition = 2
+				r.Grant, r.Note, r.State, r.Duty, r.Fenced = false, Note{}, StateNormal, Working, 7
 			}),
 			want: []string{"release L-web-1 undone"}, reason: Undoing,
 		},
@@ -204,7 +220,7 @@ func TestAfterRelease(t *testing.T) {
 		{
 			name:  "a good replica gets its hold back and gives up its grant",
 			world: func() *World { w := rollout(2); w.pod(1).update(); return w },
-			want:  []string{"patch web-1 hold=true grant=false verified=v2 note="}, reason: Readmitting,
+			want:  []string{"patch web-1 hold=true grant=false verified=v2 note= fence=7"}, reason: Readmitting,
 		},
 		{
 			name:   "its gate stays closed until Kruise has seen the hold",
@@ -272,7 +288,7 @@ func TestAfterRelease(t *testing.T) {
 				r.LastStep, r.LastSince = StepFailed, old
 				return w
 			},
-			want: []string{"patch web-1 hold=true grant=false verified=v2 note="}, reason: Readmitting,
+			want: []string{"patch web-1 hold=true grant=false verified=v2 note= fence=7"}, reason: Readmitting,
 		},
 		{
 			name: "a lost pod that came back broken at the new revision stops further leases, too",
@@ -356,7 +372,7 @@ func TestLostPods(t *testing.T) {
 			world: func() *World {
 				w := rollout(2)
 				r := w.pod(1).pin().reborn("v1")
-				r.Hold = true
+				r.Hold, r.Fenced = true, 7
 				return w
 			},
 			want: []string{"release L-web-1 undone"}, reason: Undoing, says: "PodReplaced",
@@ -379,14 +395,14 @@ func TestLostPods(t *testing.T) {
 				r.Hold, r.Fit, r.FitSince = true, true, now.Add(-time.Minute)
 				return w
 			},
-			want: []string{"patch web-1 verified=v2"}, reason: Readmitting,
+			want: []string{"patch web-1 verified=v2 fence=7"}, reason: Readmitting,
 		},
 		{
 			name: "a lease that was lost before the pin is given back, and another asked for",
 			world: func() *World {
 				w := rollout(2)
 				r := w.pod(1).lease().reborn("v2")
-				r.Hold, r.Fit, r.FitSince, r.Lease.Lost = true, true, now.Add(-time.Minute), true
+				r.Hold, r.Fit, r.FitSince, r.Lease.Lost, r.Fenced = true, true, now.Add(-time.Minute), true, 7
 				return w
 			},
 			want: []string{"release L-web-1 undone"}, reason: Undoing, says: "LeaseLost",

@@ -182,6 +182,9 @@ func linePatch(p PatchPod) string {
 	if p.Note != nil {
 		s += " note=" + p.Note.ID
 	}
+	if p.Fence != nil {
+		s += " fence=" + strconv.FormatInt(*p.Fence, 10)
+	}
 	return s
 }
 
