@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	appspub "github.com/openkruise/kruise-api/apps/pub"
@@ -12,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/plan"
@@ -330,15 +332,38 @@ func Ordinals(set *kruisev1beta1.StatefulSet) []int {
 	if set.Spec.Ordinals != nil {
 		start = int(set.Spec.Ordinals.Start)
 	}
-	reserved := map[int]bool{}
-	for _, r := range set.Spec.ReserveOrdinals {
-		reserved[r.IntValue()] = true
-	}
+	reserved := reservedOf(set.Spec.ReserveOrdinals)
 	out := make([]int, 0, n)
 	for o := start; len(out) < n; o++ {
-		if !reserved[o] {
-			out = append(out, o)
+		i := slices.IndexFunc(reserved, func(r ordinals) bool { return r.first <= o && o <= r.last })
+		if i >= 0 {
+			o = reserved[i].last
+			continue
 		}
+		out = append(out, o)
+	}
+	return out
+}
+
+// ordinals is a range, both ends included.
+type ordinals struct{ first, last int }
+
+// reservedOf reads numbers and ranges like "3-5". One that cannot be read makes Kruise
+// reserve nothing at all (pkg/util/api/asts.go, GetReserveOrdinalIntSet).
+func reservedOf(reserve []intstr.IntOrString) []ordinals {
+	out := make([]ordinals, 0, len(reserve))
+	for _, r := range reserve {
+		if r.Type == intstr.Int {
+			out = append(out, ordinals{int(r.IntVal), int(r.IntVal)})
+			continue
+		}
+		first, last, ok := strings.Cut(r.StrVal, "-")
+		a, errA := strconv.Atoi(first)
+		b, errB := strconv.Atoi(last)
+		if !ok || errA != nil || errB != nil || a > b {
+			return nil
+		}
+		out = append(out, ordinals{a, b})
 	}
 	return out
 }
