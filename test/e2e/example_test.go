@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"offduty.dev/test/cluster/controlplane"
 	"offduty.dev/test/e2e/harness"
 )
 
@@ -103,6 +104,27 @@ func TestTheWorkedExample(t *testing.T) {
 			if diff := cmp.Diff(want, fates(before, s.History.Now())[p.Name]); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", name, diff)
 			}
+		}
+	})
+	t.Run("all of it by the service accounts of the manifests: the administrator wrote the set once, and no pod", func(t *testing.T) {
+		s := s.on(t)
+		e, err := s.Evidence(t.Context())
+		s.must(err)
+		type tally struct{ Releases, AdminSets, AdminPods int }
+		var got tally
+		for _, w := range e.Writes {
+			byAdmin := w.User == controlplane.Admin().Username()
+			switch {
+			case w.Ours() && w.Hold != nil && !*w.Hold:
+				got.Releases++
+			case byAdmin && w.Kind == "statefulsets":
+				got.AdminSets++
+			case byAdmin && w.Kind == "pods":
+				got.AdminPods++
+			}
+		}
+		if diff := cmp.Diff(tally{Releases: 10, AdminSets: 1}, got); diff != "" {
+			t.Errorf("the writes (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 
@@ -15,14 +14,8 @@ func TestPodsWithOurReadinessGateAreDrainedFirst(t *testing.T) {
 	t.Run("their gates are opened when a plan takes them over, and they become ready", func(t *testing.T) {
 		s := s.on(t)
 		s.apply(harness.PlanManifest(harness.OldImage, "{handover: Wait, maxUnavailable: 2}"))
-		s.await("all pods are ready", func(n harness.Now) error {
-			for _, p := range n.Pods {
-				if !p.Ready {
-					return fmt.Errorf("%s is not: %s", p.Name, harness.Describe(p))
-				}
-			}
-			return settled(n)
-		})
+		s.await("all pods are in service", inService)
+		s.await("the plan is ready", settled)
 	})
 	t.Run("only the idle ones are drained and upgraded", func(t *testing.T) {
 		s := s.on(t)
@@ -35,33 +28,42 @@ func TestPodsWithOurReadinessGateAreDrainedFirst(t *testing.T) {
 		s.assign(harness.Named(1, 3))
 		s.await("the plan is ready", settled)
 		s.check(before, upgraded(0, 1, 2, 3, 4), parked)
-		s.await("all gates are open again", func(n harness.Now) error {
-			for _, p := range n.Pods {
-				if p.Gate != "True" || !p.Ready {
-					return errors.New(harness.Describe(p))
-				}
-			}
-			return nil
-		})
+		s.await("all pods are in service again", inService)
 	})
 	t.Run("each hold was released only when its pod was not ready any more", func(t *testing.T) {
-		s := s.on(t)
-		e, err := s.Evidence(t.Context())
-		s.must(err)
-		last, released := map[string]harness.Pod{}, 0
-		for _, p := range e.Pods {
-			b := last[p.Name]
-			last[p.Name] = p
-			if !b.Hold || p.Hold {
-				continue
-			}
-			released++
-			if b.Ready || b.Gate != "False" {
-				t.Errorf("%s was released while it was in service:\n%s", p.Name, e.Story(p.Name, p.At))
-			}
-		}
-		if released != 5 {
-			t.Errorf("%d holds were released, not 5", released)
-		}
+		s.on(t).releasedOutOfService(5)
 	})
+}
+
+// inService wants every gate to be open.
+func inService(n harness.Now) error {
+	for _, p := range n.Pods {
+		if p.Gate != "True" || !p.Ready {
+			return fmt.Errorf("%s is not: %s", p.Name, harness.Describe(p))
+		}
+	}
+	return nil
+}
+
+// releasedOutOfService wants so many holds to have been released, each of a pod that was
+// not ready any more because its gate was closed.
+func (s *stage) releasedOutOfService(want int) {
+	s.t.Helper()
+	e, err := s.Evidence(s.t.Context())
+	s.must(err)
+	last, released := map[string]harness.Pod{}, 0
+	for _, p := range e.Pods {
+		b := last[p.Name]
+		last[p.Name] = p
+		if !b.Hold || p.Hold {
+			continue
+		}
+		released++
+		if b.Ready || b.Gate != "False" {
+			s.t.Errorf("%s was released while it was in service:\n%s", p.Name, e.Story(p.Name, p.At))
+		}
+	}
+	if released != want {
+		s.t.Errorf("%d holds were released, not %d", released, want)
+	}
 }

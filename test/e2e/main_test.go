@@ -75,7 +75,10 @@ func newStage(t *testing.T) *stage {
 const patience = 90 * time.Second
 
 // on returns the stage for a subtest.
-func (s *stage) on(t *testing.T) *stage { return &stage{Stage: s.Stage, t: t} }
+func (s *stage) on(t *testing.T) *stage {
+	t.Helper()
+	return &stage{Stage: s.Stage, t: t}
+}
 
 func (s *stage) must(err error) {
 	s.t.Helper()

@@ -196,6 +196,16 @@ func TestATemplateThatCannotBeUpdatedInPlace(t *testing.T) {
 	})
 }
 
+// allRun wants every pod to have an image.
+func (s *stage) allRun(image string) {
+	s.t.Helper()
+	for _, p := range s.History.Now().Pods {
+		if p.Image != image {
+			s.t.Errorf("%s has %s", p.Name, p.Image)
+		}
+	}
+}
+
 func TestTwoPlansForOneSet(t *testing.T) {
 	s := newStage(t)
 	s.begin(harness.Slots(0), 0)
@@ -211,11 +221,7 @@ func TestTwoPlansForOneSet(t *testing.T) {
 			}
 			return nil
 		})
-		for _, p := range s.History.Now().Pods {
-			if p.Image != harness.OldImage {
-				t.Errorf("%s has %s", p.Name, p.Image)
-			}
-		}
+		s.allRun(harness.OldImage)
 	})
 	t.Run("and gets the set when the older one has gone", func(t *testing.T) {
 		s := s.on(t)
@@ -228,10 +234,6 @@ func TestTwoPlansForOneSet(t *testing.T) {
 			}
 			return nil
 		})
-		for _, p := range s.History.Now().Pods {
-			if p.Image != harness.NewImage {
-				t.Errorf("%s has %s", p.Name, p.Image)
-			}
-		}
+		s.allRun(harness.NewImage)
 	})
 }

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"offduty.dev/test/cluster/controlplane"
 )
@@ -35,7 +34,8 @@ func (s *Stage) Flip(ctx context.Context, named bool, seed uint64) (*Flipper, er
 	go func() {
 		defer close(f.done)
 		for ctx.Err() == nil {
-			f.flip(ctx, k, s.Namespace, wish(random, named))
+			// Not with ctx: a request that is cut off may have been carried out.
+			f.flip(context.WithoutCancel(ctx), k, s.Namespace, wish(random, named))
 		}
 	}()
 	return f, nil
@@ -63,13 +63,11 @@ func (f *Flipper) flip(ctx context.Context, k client.Client, namespace string, a
 		roster.SetName(Group)
 		err = k.Patch(ctx, roster, client.RawPatch(types.MergePatchType, patch))
 	}
-	switch {
-	case ctx.Err() != nil:
-	case err != nil:
+	if err != nil {
 		f.errors = append(f.errors, err)
-	default:
-		f.flips++
+		return
 	}
+	f.flips++
 }
 
 // Stop ends the flipping and says how often duty was flipped, and how often that failed.

@@ -152,26 +152,34 @@ func (e Evidence) imageWritten(p Pod) time.Time {
 func (e Evidence) banned() []Violation {
 	var out []Violation
 	since := map[string]time.Time{}
-	check := func(pod string, until time.Time) {
-		for _, s := range e.Shifts {
-			if from := since[pod]; s.Pod == pod && s.From.After(from) && s.From.Before(until) {
-				out = append(out, e.violation(1, pod, s.From, "%s began to work at %s, while it was out of service for its upgrade since %s", pod, clock(s.From), clock(from)))
-			}
-		}
-		delete(since, pod)
-	}
 	for _, w := range e.Writes {
+		from := since[w.Name]
 		switch {
-		case e.takesOut(w):
-			if since[w.Name].IsZero() {
-				since[w.Name] = w.At
-			}
-		case w.Ours() && w.Kind == "pods" && !since[w.Name].IsZero() && (w.Hold != nil && *w.Hold || w.Gate != nil && *w.Gate):
-			check(w.Name, w.At)
+		case e.takesOut(w) && from.IsZero():
+			since[w.Name] = w.At
+		case !from.IsZero() && putsBack(w):
+			out = append(out, e.idle(w.Name, from, w.At)...)
+			delete(since, w.Name)
 		}
 	}
-	for pod := range since {
-		check(pod, time.Now())
+	for pod, from := range since {
+		out = append(out, e.idle(pod, from, time.Now())...)
+	}
+	return out
+}
+
+// putsBack says whether a write puts a pod back into service.
+func putsBack(w Write) bool {
+	return w.Ours() && w.Kind == "pods" && (w.Hold != nil && *w.Hold || w.Gate != nil && *w.Gate)
+}
+
+// idle wants no instance of a pod to begin to work between two moments.
+func (e Evidence) idle(pod string, from, until time.Time) []Violation {
+	var out []Violation
+	for _, s := range e.Shifts {
+		if s.Pod == pod && s.From.After(from) && s.From.Before(until) {
+			out = append(out, e.violation(1, pod, s.From, "%s began to work at %s, while it was out of service for its upgrade since %s", pod, clock(s.From), clock(from)))
+		}
 	}
 	return out
 }

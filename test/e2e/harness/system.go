@@ -3,7 +3,6 @@ package harness
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -281,6 +280,3 @@ func (s *System) Kubectl(ctx context.Context, stdin string, args ...string) (str
 	}
 	return out.String(), nil
 }
-
-// ErrNoLeader says that no upgrader leads.
-var ErrNoLeader = errors.New("no upgrader leads")

@@ -7,13 +7,12 @@ import (
 	"strings"
 	"time"
 
+	appspub "github.com/openkruise/kruise-api/apps/pub"
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-
-	appspub "github.com/openkruise/kruise-api/apps/pub"
-	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 
 	"offduty.dev/api/v1alpha1"
 )
@@ -129,12 +128,11 @@ func podOf(u *unstructured.Unstructured, s Stamp) (Pod, error) {
 		out.Containers = append(out.Containers, k)
 	}
 	for _, c := range p.Status.Conditions {
-		switch c.Type {
-		case corev1.PodReady:
+		if c.Type == corev1.PodReady {
 			out.Ready = c.Status == corev1.ConditionTrue
-		case v1alpha1.InServiceGate:
+		}
+		if c.Type == v1alpha1.InServiceGate {
 			out.Gate = string(c.Status)
-		default:
 		}
 	}
 	return out, nil
