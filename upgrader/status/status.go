@@ -4,6 +4,7 @@ package status
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -26,7 +27,7 @@ func Of(old *v1alpha1.UpgradePlanStatus, generation int64, w *plan.World, d plan
 		Conditions:         slices.Clone(old.Conditions),
 		LastProgressTime:   old.LastProgressTime,
 	}
-	forward := false
+	forward, began := false, generation != old.ObservedGeneration || wasReady(old) && !d.Done
 	before := make(map[string]*v1alpha1.ReplicaStatus, len(old.ReplicaStatuses))
 	for i := range old.ReplicaStatuses {
 		before[old.ReplicaStatuses[i].Name] = &old.ReplicaStatuses[i]
@@ -35,6 +36,7 @@ func Of(old *v1alpha1.UpgradePlanStatus, generation int64, w *plan.World, d plan
 		t := &w.Targets[i]
 		ts := target(t, d.Targets[i])
 		moved := revisionMoved(old, t)
+		began = began || moved
 		for j := range t.Pods {
 			step := plan.StepOf(w, t, &t.Pods[j], now)
 			rs, ahead := replica(&t.Pods[j], step, before[t.Pods[j].Name], moved, now)
@@ -46,7 +48,6 @@ func Of(old *v1alpha1.UpgradePlanStatus, generation int64, w *plan.World, d plan
 	}
 	s.ReplicaStatuses = limit(s.ReplicaStatuses)
 	s.Progress = fmt.Sprintf("%d/%d", s.UpgradedReplicas, s.Replicas)
-	began := generation != old.ObservedGeneration || wasReady(old) && !d.Done
 	if forward || began || s.LastProgressTime == nil {
 		s.LastProgressTime = &metav1.Time{Time: now.Truncate(time.Second)}
 	}
@@ -170,5 +171,6 @@ func clip(s string) string {
 	if len(s) <= most {
 		return s
 	}
-	return s[:most] + "…"
+	// Half a rune would come back from the server as something else, and be written again.
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
