@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"offduty.dev/upgrader/plan"
@@ -117,9 +118,7 @@ func newCache(a *API) *Cache {
 // list is what a fresh informer starts with.
 func (c *Cache) list(a *API) {
 	clear(c.pods)
-	for n, p := range a.pods {
-		c.pods[n] = p
-	}
+	maps.Copy(c.pods, a.pods)
 	c.set, c.podPos, c.setPos = a.set, len(a.podLog), len(a.setLog)
 }
 

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -45,9 +46,7 @@ func (k *kruise) step() {
 func (k *kruise) reconcile(pause func()) {
 	set := k.cache.set
 	pods := map[string]Pod{}
-	for n, p := range k.cache.pods {
-		pods[n] = p
-	}
+	maps.Copy(pods, k.cache.pods)
 	current, update := set.CurrentRevision, revision(set.Image)
 	if current == "" {
 		current = update
@@ -124,7 +123,7 @@ func (k *kruise) refresh(pause func(), p Pod, set Set, update string) bool {
 		if !set.Armed || p.Hold { // K :813: the handshake on which arming relies
 			state = plan.StateNormal
 		}
-	default:
+	case plan.StateAbsent, plan.StateNormal:
 	}
 	if state == plan.StateAbsent {
 		return false
@@ -269,16 +268,7 @@ func (k *kruise) inPlace(pause func(), p Pod, update string) {
 // status is updateStatefulSetStatus (K :924). On a conflict the old status is written
 // over the set that the cache has by then (K stateful_set_status_updater.go:54).
 func (k *kruise) status(pause func(), set, next Set, pods map[string]Pod) {
-	updated, ready := 0, 0
-	for _, p := range pods {
-		if p.Revision == next.UpdateRevision && !p.Terminating {
-			updated++
-		}
-		if p.Ready {
-			ready++
-		}
-	}
-	if updated == len(pods) && ready == len(pods) && len(pods) > 0 { // K stateful_set_utils.go:673, completeRollingUpdate
+	if completed(pods, next.UpdateRevision) {
 		next.CurrentRevision = next.UpdateRevision
 	}
 	if set == next {
@@ -298,6 +288,17 @@ func (k *kruise) status(pause func(), set, next Set, pods map[string]Pod) {
 		}
 		rv = k.cache.set.RV
 	}
+}
+
+// completed is completeRollingUpdate (K stateful_set_utils.go:673): all are updated and
+// ready at once.
+func completed(pods map[string]Pod, update string) bool {
+	for _, p := range pods {
+		if p.Revision != update || p.Terminating || !p.Ready {
+			return false
+		}
+	}
+	return len(pods) > 0
 }
 
 func names(pods map[string]Pod) []string {

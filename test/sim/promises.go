@@ -93,7 +93,7 @@ func (s *Sim) decided(u *upgrader, w *plan.World, d *plan.Decision) {
 	protect := int32(0)
 	for j := range t.Pods {
 		r := &t.Pods[j]
-		if !t.TemplateSeen || !r.Exists || r.Revision != t.UpdateRevision && !(r.Grant && r.Note.ID != "") {
+		if !t.TemplateSeen || !r.Exists || r.Revision != t.UpdateRevision && (!r.Grant || r.Note.ID == "") {
 			protect++
 		}
 	}

@@ -97,7 +97,7 @@ func broken(image string) bool { return strings.HasPrefix(image, "broken") }
 // New returns the world of a seed: a set at rest at v1, and a plan for the next image.
 func New(seed uint64, without Safeguard, verbose bool) *Sim {
 	s := &Sim{
-		rnd: rand.New(rand.NewPCG(seed, 0)), //nolint:gosec // a seed decides everything
+		rnd: rand.New(rand.NewPCG(seed, 0)),
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, lost: map[string]bool{}, verbose: verbose,
 		chaos: true, lossy: 30,
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"offduty.dev/arbiter/lease"
@@ -100,16 +101,8 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 		a.Blocked = &plan.Blocker{Reason: plan.ArbiterUnreachable, Retry: true, Message: "the arbiter cannot be reached"}
 	}
 	leases := map[string]plan.Lease{}
-	for name, h := range u.leases {
-		shown := state.replicas[name].Lease
-		switch {
-		case !live:
-		case shown.ID == h.ID:
-			h.shown = true
-			h.gone = h.gone || shown.Phase == lease.Expired
-		case h.shown:
-			delete(u.leases, name)
-		}
+	if live {
+		u.reconcileLeases(state)
 	}
 	if !u.adopted {
 		for name, r := range state.replicas {
@@ -127,13 +120,25 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	if r := u.handover.refused; r != nil && r.revision == state.revision {
 		a.HandoverRefused, a.HandoverRefusedFor = &r.Blocker, r.handover
 	}
-	if from := u.handover.from; from != "" {
-		if r, ok := state.replicas[from]; !ok || r.Duty == roster.Idle || u.s.now.Sub(u.handover.since) > time.Minute {
-			u.handover.from = ""
-		}
-		a.HandoverFrom = u.handover.from
+	if r, ok := state.replicas[u.handover.from]; !ok || r.Duty == roster.Idle || u.s.now.Sub(u.handover.since) > time.Minute {
+		u.handover.from = ""
 	}
+	a.HandoverFrom = u.handover.from
 	return state, a, leases
+}
+
+// reconcileLeases is session.reconcile: what was shown and is shown no more has ended.
+func (u *upgrader) reconcileLeases(state snapshot) {
+	for name, h := range u.leases {
+		shown := state.replicas[name].Lease
+		switch {
+		case shown.ID == h.ID:
+			h.shown = true
+			h.gone = h.gone || shown.Phase == lease.Expired
+		case h.shown:
+			delete(u.leases, name)
+		}
+	}
 }
 
 func (u *upgrader) lease(h *held) plan.Lease {
@@ -163,16 +168,10 @@ func (u *upgrader) world() (w *plan.World, stale bool) {
 	stale = u.behind("set", set.RV)
 	for i := range u.s.cfg.Replicas {
 		name := "web-" + strconv.Itoa(i)
-		r := plan.Replica{Name: name}
 		pod, exists := u.cache.pods[name]
+		r := plan.Replica{Name: name, Duty: dutyOf(state, name, pod.UID)}
 		if l, ok := leases[name]; ok {
 			r.Lease = &l
-		}
-		if m, ok := state.replicas[name]; ok {
-			r.Duty = map[roster.Duty]plan.Duty{roster.Working: plan.Working, roster.Idle: plan.Idle}[m.Duty]
-			if exists && m.Instance != "" && m.Instance != pod.UID {
-				r.Duty = plan.Unknown
-			}
 		}
 		if exists {
 			stale = stale || u.behind(pod.UID, pod.RV)
@@ -185,6 +184,20 @@ func (u *upgrader) world() (w *plan.World, stale bool) {
 	}
 	w.Targets = []plan.Target{t}
 	return w, stale
+}
+
+// dutyOf is what the arbiter says of the pod that the upgrader sees; "" for none.
+func dutyOf(state snapshot, name, uid string) plan.Duty {
+	m := state.replicas[name]
+	switch {
+	case uid != "" && m.Instance != "" && m.Instance != uid:
+		return plan.Unknown // it speaks of another pod
+	case m.Duty == roster.Working:
+		return plan.Working
+	case m.Duty == roster.Idle:
+		return plan.Idle
+	}
+	return plan.Unknown
 }
 
 // behind says whether the cache does not show a write of ours yet.
@@ -495,7 +508,7 @@ func change1(q *Pod, a plan.PatchPod, now time.Time) {
 }
 
 func diffPod(was, is Pod) string {
-	s := ""
+	var s strings.Builder
 	for _, f := range []struct{ name, was, is string }{
 		{"hold", fmt.Sprint(was.Hold), fmt.Sprint(is.Hold)},
 		{"grant", fmt.Sprint(was.Grant), fmt.Sprint(is.Grant)},
@@ -508,8 +521,8 @@ func diffPod(was, is Pod) string {
 		{"fenced", fmt.Sprint(was.Fenced), fmt.Sprint(is.Fenced)},
 	} {
 		if f.was != f.is {
-			s += " " + f.name + "=" + f.is
+			s.WriteString(" " + f.name + "=" + f.is)
 		}
 	}
-	return s
+	return s.String()
 }

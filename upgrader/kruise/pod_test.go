@@ -5,10 +5,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appspub "github.com/openkruise/kruise-api/apps/pub"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	appspub "github.com/openkruise/kruise-api/apps/pub"
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/plan"

@@ -6,14 +6,13 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appspub "github.com/openkruise/kruise-api/apps/pub"
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
-
-	appspub "github.com/openkruise/kruise-api/apps/pub"
-	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/plan"
@@ -184,7 +183,8 @@ func TestDisarmPatch(t *testing.T) {
 	}{
 		{"a hook of ours alone goes", set(hook(map[string]string{v1alpha1.HoldLabel: "true"})), Armed{}, `{"lifecycle":null,` + ru + `}`},
 		{
-			"a user's own hook stays", set(hook(map[string]string{v1alpha1.HoldLabel: "true", "mine": "x"})), Armed{},
+			"a user's own hook stays", set(hook(map[string]string{v1alpha1.HoldLabel: "true", "mine": "x"})),
+			Armed{},
 			`{"lifecycle":{"inPlaceUpdate":{"labelsHandler":{"offduty.dev/hold":null}}},` + ru + `}`,
 		},
 		{"no hook is left alone", set(), Armed{}, `{` + ru + `}`},
@@ -289,7 +289,7 @@ func TestApplied(t *testing.T) {
 func TestTemplateWriter(t *testing.T) {
 	field := func(manager, sub, fields string, after int64) metav1.ManagedFieldsEntry {
 		at := metav1.Unix(after, 0)
-		return metav1.ManagedFieldsEntry{Manager: manager, Subresource: sub, Time: &at, FieldsV1: &metav1.FieldsV1{Raw: []byte(fields)}}
+		return metav1.ManagedFieldsEntry{Manager: manager, Subresource: sub, Time: &at, FieldsV1: metav1.NewFieldsV1(fields)}
 	}
 	s := set(func(s *kruisev1beta1.StatefulSet) {
 		s.ManagedFields = []metav1.ManagedFieldsEntry{

@@ -157,7 +157,7 @@ func (s *bytesSource) bendFact(r *Replica) {
 }
 
 func FuzzNext(f *testing.F) {
-	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // seeds of a corpus
+	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
 		b := make([]byte, 120)
 		for i := range b {
@@ -171,7 +171,7 @@ func FuzzNext(f *testing.F) {
 // TestNextKeepsItsPromises is FuzzNext over worlds that one seed decides, so that every
 // run of the tests covers many.
 func TestNextKeepsItsPromises(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // reproducible on purpose
+	rnd := rand.New(rand.NewPCG(3, 4))
 	b := make([]byte, 160)
 	for range 30_000 {
 		for i := range b {
@@ -303,19 +303,21 @@ func (c *checker) commit(a Commit) {
 	c.must(!c.w.Policy.Paused && !c.w.Policy.Deleting && c.w.Arbiter.Adopted && c.w.Arbiter.Blocked == nil, a, "the plan may not go on")
 }
 
+func is(b *bool, v bool) bool { return b != nil && *b == v }
+
 func (c *checker) patch(a PatchPod) {
 	t, r := c.pod(a.Pod)
 	c.once(a.Pod, a)
 	c.must(r.Exists && a.UID == r.UID && a.ResourceVersion == r.ResourceVersion, a, "without its preconditions")
 	c.must(t.Armed && t.Blocked == nil, a, "the set is not ours")
 	c.must(a.Gate == nil || a.Hold == nil && a.Grant == nil && a.State == nil, a, "one patch cannot do both")
-	if a.Gate != nil && !*a.Gate {
+	if is(a.Gate, false) {
 		c.must(r.Lease != nil && r.Lease.Valid && !r.Lease.Lost && r.Lease.Instance == r.UID && r.Fenced < r.Lease.Token, a, "a gate is closed without a valid lease")
 	}
-	if a.Hold != nil && !*a.Hold {
+	if is(a.Hold, false) {
 		c.must(c.w.Policy.Deleting && t.Observed && t.Partition >= c.old(t), a, "a hold is taken off that is needed")
 	}
-	if a.Hold != nil && *a.Hold {
+	if is(a.Hold, true) {
 		c.must(t.Observed || t.HookSeen, a, "Kruise may confirm a hold that it does not know")
 		c.must(a.State != nil && *a.State == StateUpdated || r.State == StateUpdated, a, "nothing will confirm this hold")
 	}
