@@ -262,6 +262,7 @@ func (k *kruise) inPlace(pause func(), p Pod, update string) {
 		q.Grace = ""
 		q.RecordImage, q.Image = q.Running, imageOf(update)
 	})
+	k.s.broke()
 	k.expect[p.Name] = Pod{UID: p.UID, Revision: update}
 }
 

@@ -82,8 +82,6 @@ type Sim struct {
 	lossy    int       // one answer in so many is lost; 0: none
 	cut      time.Time // the arbiter cannot be reached until then
 	requests int
-	// lost counts the replicas that ran a broken image because of us.
-	lost map[string]bool
 	// unheld counts the updates of pods that were born without a hold.
 	unheld int
 
@@ -98,7 +96,7 @@ func broken(image string) bool { return strings.HasPrefix(image, "broken") }
 func New(seed uint64, without Safeguard, verbose bool) *Sim {
 	s := &Sim{
 		rnd: rand.New(rand.NewPCG(seed, 0)),
-		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, lost: map[string]bool{}, verbose: verbose,
+		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
 		chaos: true, lossy: 30,
 	}
 	n := 3 + s.rnd.IntN(3)
@@ -247,8 +245,7 @@ func (s *Sim) kubelet(p Pod) {
 		s.arb.leave(p.Name, p.UID)
 		delete(s.apps, p.UID)
 		s.change(p.Name, "kubelet", "stops "+p.Running, func(q *Pod) { q.Running, q.ContainersReady, q.Ready = "", false, false })
-	case p.Running == "" && broken(p.Image):
-		s.broke(p)
+	case p.Running == "" && broken(p.Image): // it never starts
 	case p.Running == "":
 		s.change(p.Name, "kubelet", "starts "+p.Image, func(q *Pod) { q.Running = q.Image })
 	case !p.ContainersReady:
@@ -261,14 +258,17 @@ func (s *Sim) kubelet(p Pod) {
 	}
 }
 
-// broke notes a replica that a broken image took out of service. One that was lost and
-// came back broken was not ours to choose.
-func (s *Sim) broke(p Pod) {
-	if p.Record && !s.lost[p.Name] {
-		s.lost[p.Name] = true
-		if n := len(s.lost); n > s.plan.policy.MaxUnavailable {
-			s.fail("broken image: %d replicas were lost to it, maxUnavailable is %d", n, s.plan.policy.MaxUnavailable)
+// broke is called when Kruise has updated a replica to a broken image. One that was lost
+// and came back broken was not ours to choose.
+func (s *Sim) broke() {
+	n := 0
+	for _, p := range s.api.pods {
+		if p.Record && broken(imageOf(p.Revision)) {
+			n++
 		}
+	}
+	if n > s.plan.policy.MaxUnavailable {
+		s.fail("broken image: %d replicas are lost to it, maxUnavailable is %d", n, s.plan.policy.MaxUnavailable)
 	}
 }
 
