@@ -180,7 +180,7 @@ func (g *Group) attendanceOf(name string) roster.Attendance {
 	if a := g.att[name]; a != nil {
 		return a.Attendance
 	}
-	return roster.Attendance{ToldUntil: g.inherited}
+	return roster.Attendance{Instance: g.former[name], ToldUntil: g.inherited}
 }
 
 // attendedPods makes members without Kubernetes look like pods: one is there while it is

@@ -21,6 +21,10 @@ func (g *Group) Configure(ctx context.Context, settings Settings, pods map[strin
 			}
 			if len(g.record.Roster.Members) > 0 {
 				g.inherited = t.now.Add(lifetime)
+				g.former = map[string]string{}
+				for name, m := range g.record.Roster.Members {
+					g.former[name] = m.Instance
+				}
 			}
 		}
 		g.settings, g.pods, g.configured = settings, pods, true

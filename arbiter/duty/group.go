@@ -85,6 +85,9 @@ type Group struct {
 	att        map[string]*attendance
 	// inherited is until when a member may rely on an answer of a former process.
 	inherited time.Time
+	// former are the instances to which that answer was given. The same instance can take
+	// it back at once, by saying that it is idle; another one cannot speak for it.
+	former map[string]string
 
 	loaded  bool
 	record  store.Record

@@ -140,6 +140,26 @@ func TestAfterARestartAWorkerMayGoOnForOneLifetime(t *testing.T) {
 	})
 }
 
+func TestAfterARestartTheSameWorkerIsIdleAsSoonAsItSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := store.NewMemory()
+		w := begin(t, s, 1, nil).configure()
+		w.attend("web-0", "u0")
+		w.stop()
+		w = begin(t, s, 0, nil).configure()
+		defer w.stop()
+		x, err := w.Attend(w.ctx, "web-0", "u0")
+		must(t, err)
+		answer, err := x.Report(w.ctx, duty.Report{Duty: roster.Idle, Health: roster.Healthy})
+		must(t, err)
+		_, err = x.Report(w.ctx, duty.Report{Acked: answer.Generation, Duty: roster.Idle, Health: roster.Healthy})
+		must(t, err)
+		if got := w.duty("web-0"); got != roster.Idle {
+			t.Errorf("after it said that it is idle: %s", got)
+		}
+	})
+}
+
 func TestAnAnswerUnderWayCountsUntilItWasSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := begin(t, store.NewMemory(), 1, nil).configure()

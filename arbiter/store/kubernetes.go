@@ -181,6 +181,8 @@ func fromStatus(s *v1alpha1.RosterStatus) Record {
 			Holders: map[string]lease.Holder{}, Leases: map[string]lease.Lease{},
 		},
 		Roster: roster.Record{Members: map[string]roster.Member{}, Trusted: slices.Clone(s.TrustedRevisions)},
+		// The settings under which the record was kept; the rest of the summary is computed.
+		Summary: Summary{ObservedGeneration: s.ObservedGeneration},
 	}
 	for _, m := range s.Members {
 		r.Roster.Members[m.Name] = roster.Member{
