@@ -188,7 +188,7 @@ func sameDigest(pod *corev1.Pod) *plan.Blocker {
 		}
 		if c.State.Running.StartedAt.After(s.UpdateTimestamp.Time) && c.Image == specImage(pod, name) {
 			return &plan.Blocker{Reason: plan.SameDigest, Message: fmt.Sprintf(
-				"container %s runs %s, which has the same content as the image before (%s), so that Kruise never counts it as updated: build an image that differs", name, c.Image, c.ImageID)}
+				"container %s runs %s, which has the same content as the image before (%s), so that nobody can tell that it was updated: build an image that differs", name, c.Image, c.ImageID)}
 		}
 	}
 	return nil

@@ -29,6 +29,7 @@ const (
 	Finishing            Reason = "Finishing"
 	Succeeded            Reason = "Succeeded"
 	ReplicaFailed        Reason = "ReplicaFailed"
+	Connecting           Reason = "Connecting"
 	ArbiterUnreachable   Reason = "ArbiterUnreachable"
 	ArbiterDenied        Reason = "ArbiterDenied"
 	ArbiterFrozen        Reason = "ArbiterFrozen"

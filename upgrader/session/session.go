@@ -291,7 +291,7 @@ func (s *Session) lost(l client.Lease) {
 func (s *Session) blocker(err error) *plan.Blocker {
 	switch {
 	case err == nil:
-		return &plan.Blocker{Reason: plan.ArbiterUnreachable, Retry: true, Message: "connecting to the arbiter at " + s.key.Address}
+		return &plan.Blocker{Reason: plan.Connecting, Retry: true, Message: "connecting to the arbiter at " + s.key.Address}
 	case errors.Is(err, client.ErrNotFound):
 		return &plan.Blocker{Reason: plan.GroupNotFound, Message: fmt.Sprintf("the arbiter at %s has no group %s: create the Roster, or correct spec.arbiter.group", s.key.Address, s.key.Group)}
 	case errors.Is(err, client.ErrDenied):

@@ -160,7 +160,9 @@ func (s *System) start(ctx context.Context, name, pkg string, who controlplane.I
 	}
 	argv := append([]string{binary}, args...)
 	argv = append(argv, "--kubeconfig", kubeconfig, "--health-probe-bind-address", fmt.Sprintf("127.0.0.1:%d", probes))
-	_, err = s.Cluster.StartProcess(name, argv)
+	// A process that is started again is a container started again in its pod; see
+	// config/manager.
+	_, err = s.Cluster.StartProcess(name, argv, "POD_UID="+name)
 	return err
 }
 
