@@ -526,37 +526,44 @@ func (b *bench) mayBeIdle(n string, m roster.Member, step int) {
 }
 
 func TestAPodBornInAnArmedSetGetsNoDutyBeforeItsHoldIsConfirmed(t *testing.T) {
-	for _, named := range []bool{false, true} {
-		b := newBench(t, 1)
-		if named {
-			b = newBench(t, 0, "web-0")
-		}
-		b.step(0)
-		b.holders = true
-		for n, p := range b.pods {
+	for _, tt := range []struct {
+		name  string
+		bench *bench
+	}{
+		{"by slots", newBench(t, 1)},
+		{"by name", newBench(t, 0, "web-0")},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := tt.bench.step(0)
+			b.holders, b.leased["web-4"] = true, true
+			// The worker's pod is lost, and comes back without the hold; one is still held.
+			for n, p := range b.pods {
+				b.pods[n] = roster.Pod{Instance: p.Instance + "'", Revision: p.Revision, Ready: true, Held: n == "web-4"}
+			}
+			b.record.Members["web-0"] = roster.Member{Generation: 9, Duty: roster.Idle, Instance: "u0'"}
+			b.step(0)
+			if got := b.assigned(); got != "" {
+				t.Errorf("without a hold, duty went to %s", got)
+			}
+			p := b.pods["web-0"]
 			p.Held = true
-			b.pods[n] = p
-		}
-		// The worker's pod is lost, and comes back without the hold, as do all others but one.
-		for n, p := range b.pods {
-			if n != "web-4" {
-				b.pods[n] = roster.Pod{Instance: p.Instance + "'", Revision: p.Revision, Ready: true}
+			b.pods["web-0"] = p
+			b.step(0)
+			if got := b.assigned(); got != "web-0" {
+				t.Errorf("held, duty went to %q, not web-0", got)
 			}
-		}
-		b.leased["web-4"] = true
-		b.record.Members["web-0"] = roster.Member{Generation: 9, Duty: roster.Idle, Instance: "u0'"}
-		b.step(0)
-		for n, m := range b.record.Members {
-			if m.Assigned {
-				t.Errorf("named %t: %s got duty without a hold", named, n)
-			}
-		}
-		p := b.pods["web-0"]
-		p.Held = true
-		b.pods["web-0"] = p
-		b.step(0)
-		if !b.record.Members["web-0"].Assigned {
-			t.Errorf("named %t: web-0 got no duty although it is held", named)
+		})
+	}
+}
+
+// assigned names the members with duty.
+func (b *bench) assigned() string {
+	var out []string
+	for n, m := range b.record.Members {
+		if m.Assigned {
+			out = append(out, n)
 		}
 	}
+	slices.Sort(out)
+	return strings.Join(out, " ")
 }

@@ -163,6 +163,7 @@ func (m *matrix) image() string { return fmt.Sprintf("alpine:3.20.%d", m.rollout
 
 // plan is the cell in which the mishap strikes while a plan takes its target over.
 func (m *matrix) plan(t *testing.T, at step, mishap mishap) {
+	t.Helper()
 	t.Run(at.name, func(t *testing.T) {
 		c := m.in(t)
 		// Without its plan nothing opens the gate of a pod: wait for the end, not for ready pods.
@@ -173,6 +174,7 @@ func (m *matrix) plan(t *testing.T, at step, mishap mishap) {
 
 // upgrade is the cell in which the mishap strikes at a step of an upgrade.
 func (m *matrix) upgrade(t *testing.T, at step, mishap mishap) {
+	t.Helper()
 	t.Run(at.name, func(t *testing.T) {
 		c := m.in(t)
 		c.strike(at, mishap, func() { c.apply(harness.PlanManifest(c.image(), crashStrategy)) })
@@ -182,6 +184,7 @@ func (m *matrix) upgrade(t *testing.T, at step, mishap mishap) {
 
 // leave is the cell in which the mishap strikes while a plan gives its target back.
 func (m *matrix) leave(t *testing.T, mishap mishap) {
+	t.Helper()
 	t.Run(leaving.name, func(t *testing.T) {
 		c := m.in(t)
 		c.strike(leaving, mishap, func() {
@@ -207,6 +210,7 @@ func (m *matrix) leave(t *testing.T, mishap mishap) {
 
 // in returns the matrix for one cell.
 func (m *matrix) in(t *testing.T) *matrix {
+	t.Helper()
 	m.rollouts++
 	c := *m
 	c.stage = m.on(t)

@@ -80,6 +80,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if later == 0 {
 		statusErr = r.writeStatus(ctx, up, next)
 	}
+	if err := errors.Join(applyErr, statusErr); err != nil {
+		return ctrl.Result{}, err // tried again soon, and then ever later
+	}
 	result := ctrl.Result{RequeueAfter: decision.Recheck}
 	if again {
 		result.RequeueAfter = retryConflict
@@ -87,7 +90,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if later > 0 && (result.RequeueAfter == 0 || later < result.RequeueAfter) {
 		result.RequeueAfter = later
 	}
-	return result, errors.Join(applyErr, statusErr)
+	return result, nil
 }
 
 // retryConflict is how soon a conflict is looked at again, should no event come.

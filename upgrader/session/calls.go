@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"offduty.dev/arbiter/client"
@@ -243,6 +244,9 @@ func (s *Session) Retire(ctx context.Context) error {
 		return nil
 	}
 	no, err := s.conn.Retire(ctx, s.key.Group, s.key.Holder, token)
+	if errors.Is(err, client.ErrNotFound) {
+		return nil // the group is gone, and its record with it
+	}
 	if err != nil {
 		return err
 	}

@@ -199,6 +199,9 @@ func (s *Session) View() View {
 	if !live {
 		v.Arbiter.Blocked = s.blocker(err)
 	}
+	if errors.Is(err, client.ErrNotFound) {
+		s.forget()
+	}
 	s.reconcile(state, live)
 	if !s.adopted {
 		s.foreign(state, v.Leases)
@@ -277,6 +280,16 @@ func (s *Session) lease(h *held) plan.Lease {
 		ID: h.ID, Replica: h.Replica, Token: h.Token, Instance: h.Instance, Pinned: pinned,
 		Valid: valid, Lost: h.gone || h.sure && !valid,
 	}
+}
+
+// forget drops all leases: their group is gone, and nobody could be called to duty any
+// more. Should it come back, adopting tells what it knows.
+func (s *Session) forget() {
+	for _, h := range s.leases {
+		s.renewer.Forget(h.ID)
+	}
+	clear(s.leases)
+	s.adopted = false
 }
 
 func (s *Session) lost(l client.Lease) {

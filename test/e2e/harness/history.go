@@ -9,8 +9,10 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
@@ -46,6 +48,8 @@ type History struct {
 	now     Now
 	// changed is closed and made anew with each version.
 	changed chan struct{}
+	// objects are the latest versions as they came.
+	objects map[schema.GroupVersionResource]map[string]*unstructured.Unstructured
 	hooks   []*hook
 	onPod   []func(Pod)
 	broken  error
@@ -77,7 +81,7 @@ func Record(ctx context.Context, c *controlplane.Cluster, namespace string) (*Hi
 		return nil, fmt.Errorf("watch namespace %s: %w", namespace, err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	h := &History{cancel: cancel, changed: make(chan struct{}), now: Now{
+	h := &History{cancel: cancel, changed: make(chan struct{}), objects: map[schema.GroupVersionResource]map[string]*unstructured.Unstructured{}, now: Now{
 		Pods: map[string]Pod{}, Sets: map[string]Set{}, Plans: map[string]Plan{}, Rosters: map[string]Roster{},
 	}}
 	for _, kind := range []schema.GroupVersionResource{podKind, setKind, planKind, rosterKind} {
@@ -95,35 +99,86 @@ func (h *History) Stop() {
 	h.running.Wait()
 }
 
+// follow notes what is there, and then each version.
 func (h *History) follow(ctx context.Context, k dynamic.ResourceInterface, kind schema.GroupVersionResource) error {
-	list, err := k.List(ctx, metav1.ListOptions{})
+	version, err := h.list(ctx, k, kind)
 	if err != nil {
 		return err
 	}
-	for i := range list.Items {
-		h.note(kind, &list.Items[i], false)
+	h.running.Go(func() {
+		for ctx.Err() == nil {
+			if err := h.watch(ctx, k, kind, version); err != nil {
+				h.fail(err)
+				return
+			}
+			// The API server was restarted and does not know that version any more: what
+			// happened between the last version that it told of and its end is lost, unless
+			// it is still there.
+			err := controlplane.Until(ctx, "the API server lists "+kind.Resource+" again", func(ctx context.Context) error {
+				version, err = h.list(ctx, k, kind)
+				return err
+			})
+			if err != nil && ctx.Err() == nil {
+				h.fail(err)
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// list notes every object that is not as it was last seen, and those that are gone.
+func (h *History) list(ctx context.Context, k dynamic.ResourceInterface, kind schema.GroupVersionResource) (version string, err error) {
+	list, err := k.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return "", err
 	}
-	w, err := watchtools.NewRetryWatcherWithContext(ctx, list.GetResourceVersion(), &cache.ListWatch{
+	h.mu.Lock()
+	before := maps.Clone(h.objects[kind])
+	h.mu.Unlock()
+	for i := range list.Items {
+		u := &list.Items[i]
+		if b := before[u.GetName()]; b == nil || b.GetResourceVersion() != u.GetResourceVersion() {
+			h.note(kind, u, false)
+		}
+		delete(before, u.GetName())
+	}
+	for _, u := range before {
+		u = u.DeepCopy()
+		u.SetResourceVersion(list.GetResourceVersion())
+		h.note(kind, u, true)
+	}
+	return list.GetResourceVersion(), nil
+}
+
+// watch notes each version from a version on, until ctx ends or that is too old.
+func (h *History) watch(ctx context.Context, k dynamic.ResourceInterface, kind schema.GroupVersionResource, version string) error {
+	w, err := watchtools.NewRetryWatcherWithContext(ctx, version, &cache.ListWatch{
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) { return k.Watch(ctx, o) },
 	})
 	if err != nil {
 		return err
 	}
-	h.running.Go(func() {
-		defer w.Stop()
-		for event := range w.ResultChan() {
-			u, ok := event.Object.(*unstructured.Unstructured)
-			if !ok || event.Type == watch.Bookmark || event.Type == watch.Error {
-				h.fail(fmt.Errorf("the watch of %s said %s: %v", kind.Resource, event.Type, event.Object))
-				continue
-			}
-			h.note(kind, u, event.Type == watch.Deleted)
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		if event.Type == watch.Error && tooOld(event.Object) {
+			return nil
 		}
-		if ctx.Err() == nil {
-			h.fail(fmt.Errorf("the watch of %s ended: versions are missing from the history", kind.Resource))
+		u, ok := event.Object.(*unstructured.Unstructured)
+		if !ok || event.Type == watch.Bookmark || event.Type == watch.Error {
+			return fmt.Errorf("the watch of %s said %s: %v", kind.Resource, event.Type, event.Object)
 		}
-	})
+		h.note(kind, u, event.Type == watch.Deleted)
+	}
+	if ctx.Err() == nil {
+		return fmt.Errorf("the watch of %s ended: versions are missing from the history", kind.Resource)
+	}
 	return nil
+}
+
+func tooOld(status runtime.Object) bool {
+	err := apierrors.FromObject(status)
+	return apierrors.IsGone(err) || apierrors.IsResourceExpired(err)
 }
 
 func (h *History) fail(err error) {
@@ -135,6 +190,10 @@ func (h *History) fail(err error) {
 // note writes a version down, then does what waited for it.
 func (h *History) note(kind schema.GroupVersionResource, u *unstructured.Unstructured, gone bool) {
 	h.mu.Lock()
+	if h.objects[kind] == nil {
+		h.objects[kind] = map[string]*unstructured.Unstructured{}
+	}
+	keep(h.objects[kind], u.GetName(), u, gone)
 	pod, err := h.write(kind, u, gone)
 	if err != nil {
 		h.broken = errors.Join(h.broken, err)
