@@ -126,9 +126,13 @@ func (a *Attendant) attend(ctx context.Context) (heard bool, err error) {
 		case err := <-failed:
 			return heard, a.failure(ctx, err)
 		case answer := <-answers:
+			from, err := sent.from(answer.GetSequence())
+			if err != nil {
+				return heard, fmt.Errorf("attend as %s: %w", a.cfg.Replica, a.cfg.Client.broken("attend", a.cfg.Group, err))
+			}
 			heard = true
 			lifetime := lifetimeOf(answer)
-			a.obey(ctx, answer, sent.attribute(answer.GetGeneration()).Add(lifetime))
+			a.obey(ctx, answer, from.Add(lifetime))
 			// The contract says a third; a quarter leaves room for the way there.
 			interval = max(lifetime/4, minRenewal)
 			beat.Reset(interval)
@@ -142,8 +146,7 @@ func (a *Attendant) attend(ctx context.Context) (heard bool, err error) {
 			}
 			return heard, err
 		}
-		sent.add(a.cfg.Now())
-		if err := s.Send(a.request()); err != nil {
+		if err := s.Send(a.request(sent.add(a.cfg.Now()))); err != nil {
 			// The reason is what Recv says.
 			return heard, a.failure(ctx, <-failed)
 		}
@@ -173,13 +176,13 @@ func (a *Attendant) failure(ctx context.Context, err error) error {
 	return fmt.Errorf("attend as %s: %w", a.cfg.Replica, a.cfg.Client.failure(ctx, "attend", a.cfg.Group, err))
 }
 
-// request says what is in effect now.
-func (a *Attendant) request() *arbiterv1.AttendRequest {
+// request says what is in effect now; sequence is its number in the conversation.
+func (a *Attendant) request(sequence int64) *arbiterv1.AttendRequest {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r := &arbiterv1.AttendRequest{
 		Group: a.cfg.Group, Replica: a.cfg.Replica, Instance: a.cfg.Instance,
-		Duty: arbiterv1.Duty_DUTY_IDLE,
+		Duty: arbiterv1.Duty_DUTY_IDLE, Sequence: sequence,
 	}
 	if a.running {
 		r.Duty = arbiterv1.Duty_DUTY_WORKING

@@ -1,34 +1,48 @@
 package client
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
-// ledger finds out for each answer of an attendance which request it may be counted from.
-//
-// The arbiter answers each request and, besides, speaks up when the duty changes; the
-// answers do not say which is which. An answer with another generation than the one before
-// may be such a change, sent before our last request arrived. It is counted from the last
-// request that is surely answered: too early is safe, too late would let two replicas work.
+// maxUnanswered is how many requests may be without an answer when another one is due.
+// More, and nobody is there or the answers come from too long ago: with a request every
+// quarter of a lifetime, a new conversation still begins before the lifetime has passed.
+const maxUnanswered = 2
+
+// ledger knows for each request of one conversation when it was sent, since an answer
+// lasts from when the request was sent that it names.
 type ledger struct {
-	// pending holds when the requests were sent that are not surely answered, oldest first.
-	pending []time.Time
-	// answered is when the last request was sent that is surely answered.
-	answered   time.Time
-	begun      bool
-	generation int64
+	// sent holds the requests that an answer may still name, by sequence: from answered to
+	// last. Those before answered have been forgotten: answers never go back.
+	sent map[int64]time.Time
+	// last is the sequence of the last request, answered the one that was named last; 0: none.
+	last, answered int64
 }
 
-func (l *ledger) add(sent time.Time) { l.pending = append(l.pending, sent) }
-
-// attribute returns when the request was sent from which this answer counts.
-func (l *ledger) attribute(generation int64) time.Time {
-	// Before the first request the arbiter does not know who we are: the first answer is one.
-	if (!l.begun || generation == l.generation) && len(l.pending) > 0 {
-		l.answered, l.pending = l.pending[0], l.pending[1:]
+// add enters a request that is about to be sent and returns its sequence.
+func (l *ledger) add(now time.Time) int64 {
+	if l.sent == nil {
+		l.sent = map[int64]time.Time{}
 	}
-	l.begun, l.generation = true, generation
-	return l.answered
+	l.last++
+	l.sent[l.last] = now
+	return l.last
 }
 
-// behind: so many requests are not surely answered that permissions count from too long
-// ago, or nobody is there. A new stream starts the count anew.
-func (l *ledger) behind() bool { return len(l.pending) >= 2 }
+// from returns when the request was sent that an answer names. An error means that the
+// answer breaks the protocol.
+func (l *ledger) from(sequence int64) (time.Time, error) {
+	sent, ok := l.sent[sequence]
+	if !ok {
+		return time.Time{}, fmt.Errorf("it names request %d, but only those from %d to %d can be answered",
+			sequence, max(l.answered, 1), l.last)
+	}
+	for ; l.answered < sequence; l.answered++ {
+		delete(l.sent, l.answered)
+	}
+	return sent, nil
+}
+
+// behind: so many requests are without an answer that a new conversation is due.
+func (l *ledger) behind() bool { return l.last-l.answered >= maxUnanswered }

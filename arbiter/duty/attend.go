@@ -54,6 +54,8 @@ func (g *Group) Attend(ctx context.Context, name, instance string) (*Session, er
 			a = &attendance{Attendance: g.attendanceOf(name)}
 			g.att[name] = a
 		}
+		// An answer of the older conversation may be sent only after this. It names a request
+		// that was received before now, so it lasts no longer than one that is sent now.
 		a.sent(t.now)
 		if a.Instance != instance && a.ToldUntil.After(a.OldUntil) {
 			a.OldUntil = a.ToldUntil
@@ -131,7 +133,8 @@ func (s *Session) Answer(ctx context.Context) (Answer, error) {
 	return out, err
 }
 
-// sent ends the sending of an answer that said working: it lasts from now.
+// sent ends the sending of an answer that said working. It is counted from now, which is
+// later than the replica counts from: than when it sent the request that the answer names.
 func (a *attendance) sent(now time.Time) {
 	if until := now.Add(a.promised); a.Telling && until.After(a.ToldUntil) {
 		a.ToldUntil = until

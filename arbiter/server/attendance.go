@@ -56,6 +56,7 @@ func (s *attendanceService) find(ctx context.Context, r *arbiterv1.AttendRequest
 	c.text("group", r.GetGroup(), maxName)
 	c.text("replica", r.GetReplica(), 2*maxName)
 	c.text("instance", r.GetInstance(), maxName)
+	c.grows("sequence", r.GetSequence(), 0)
 	if err := c.err(); err != nil {
 		return nil, "", err
 	}
@@ -76,6 +77,8 @@ type attending struct {
 	group   *duty.Group
 	session *duty.Session
 	first   *arbiterv1.AttendRequest
+	// sequence is that of the last request that was received; 0 before the first.
+	sequence int64
 	// told is the generation that the replica was told last.
 	told int64
 }
@@ -150,6 +153,9 @@ func (a *attending) answer(ctx context.Context, r *arbiterv1.AttendRequest) erro
 	}
 	out := &arbiterv1.AttendResponse{
 		Duty: arbiterv1.Duty_DUTY_IDLE, Generation: answer.Generation, Lifetime: durationpb.New(answer.Lifetime),
+		// Only this goroutine sets it, so it had come before the duty was decided: the
+		// replica counts from no later than the group does.
+		Sequence: a.sequence,
 	}
 	if answer.Working {
 		out.Duty = arbiterv1.Duty_DUTY_WORKING
@@ -173,6 +179,12 @@ func (a *attending) decide(ctx context.Context, r *arbiterv1.AttendRequest) (dut
 		return duty.Answer{}, status.Error(codes.InvalidArgument,
 			"group, replica and instance must stay the same in one conversation: begin another one")
 	}
+	var c checks
+	c.grows("sequence", r.GetSequence(), a.sequence)
+	if err := c.err(); err != nil {
+		return duty.Answer{}, err
+	}
+	a.sequence = r.GetSequence()
 	answer, err := a.session.Report(ctx, duty.Report{
 		Acked: r.GetAcknowledgedGeneration(), Duty: fromDuty(r.GetDuty()), Health: fromHealth(r.GetHealth()),
 	})

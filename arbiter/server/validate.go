@@ -44,6 +44,13 @@ func (c *checks) list(field string, n, low int) {
 	}
 }
 
+// grows wants a number above the last one.
+func (c *checks) grows(field string, n, last int64) {
+	if n <= last {
+		c.fail(field, "must grow: it is %d after %d", n, last)
+	}
+}
+
 // ttl wants whole seconds, 1 to 3600.
 func (c *checks) ttl(field string, d *durationpb.Duration) {
 	if t := d.AsDuration(); !d.IsValid() || t < time.Second || t > maxTTL || t%time.Second != 0 {

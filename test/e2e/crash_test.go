@@ -66,9 +66,14 @@ var steps = []step{
 	pod("readmitting", func(p harness.Pod, _ harness.Set, image string) bool {
 		return p.Image == image && p.Verified == p.Revision && p.Gate == "False"
 	}),
-	{"handing over", func(n harness.Now, _ string) (string, bool) {
-		p := n.Plans[harness.Group]
-		return "sample-0", p.Condition("Ready").Reason == "WaitingForHandover"
+	{"handing over", func(n harness.Now, image string) (string, bool) {
+		for _, m := range n.Rosters[harness.Group].Status.Members {
+			// Its duty was taken, and it has not said yet that it has stopped.
+			if p := n.Pods[m.Name]; !m.Assigned && m.Duty == "Working" && p.Image != image {
+				return m.Name, true
+			}
+		}
+		return "", false
 	}},
 	{"parking", func(n harness.Now, image string) (string, bool) {
 		for _, p := range n.Pods {

@@ -36,7 +36,9 @@ type AttendRequest struct {
 	// The duty that is in effect at the replica.
 	Duty Duty `protobuf:"varint,5,opt,name=duty,proto3,enum=offduty.arbiter.v1.Duty" json:"duty,omitempty"`
 	// Whether it could take over duty.
-	Health        Health `protobuf:"varint,6,opt,name=health,proto3,enum=offduty.arbiter.v1.Health" json:"health,omitempty"`
+	Health Health `protobuf:"varint,6,opt,name=health,proto3,enum=offduty.arbiter.v1.Health" json:"health,omitempty"`
+	// 1 for the first request of a conversation, growing by one with each.
+	Sequence      int64 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,15 +115,27 @@ func (x *AttendRequest) GetHealth() Health {
 	return Health_HEALTH_UNSPECIFIED
 }
 
-// AttendResponse tells the duty.
+func (x *AttendRequest) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+// AttendResponse tells the duty: in answer to a request, or unasked when it has changed.
 type AttendResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// WORKING or IDLE.
 	Duty Duty `protobuf:"varint,1,opt,name=duty,proto3,enum=offduty.arbiter.v1.Duty" json:"duty,omitempty"`
 	// Grows with each change of this replica's duty.
 	Generation int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	// How long this answer lasts, see Attend. At least 1 s.
-	Lifetime      *durationpb.Duration `protobuf:"bytes,3,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	// How long this answer lasts, counted from when the replica sent the request that
+	// sequence names, see Attend. At least 1 s.
+	Lifetime *durationpb.Duration `protobuf:"bytes,3,opt,name=lifetime,proto3" json:"lifetime,omitempty"`
+	// The sequence of the last request that the arbiter had received when it made this
+	// response. It never shrinks within a conversation, and it is never 0: nothing is said
+	// before the first request.
+	Sequence      int64 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -177,24 +191,33 @@ func (x *AttendResponse) GetLifetime() *durationpb.Duration {
 	return nil
 }
 
+func (x *AttendResponse) GetSequence() int64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_offduty_arbiter_v1_attendance_proto protoreflect.FileDescriptor
 
 const file_offduty_arbiter_v1_attendance_proto_rawDesc = "" +
 	"\n" +
-	"#offduty/arbiter/v1/attendance.proto\x12\x12offduty.arbiter.v1\x1a\x1egoogle/protobuf/duration.proto\x1a offduty/arbiter/v1/arbiter.proto\"\xf6\x01\n" +
+	"#offduty/arbiter/v1/attendance.proto\x12\x12offduty.arbiter.v1\x1a\x1egoogle/protobuf/duration.proto\x1a offduty/arbiter/v1/arbiter.proto\"\x92\x02\n" +
 	"\rAttendRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x127\n" +
 	"\x17acknowledged_generation\x18\x04 \x01(\x03R\x16acknowledgedGeneration\x12,\n" +
 	"\x04duty\x18\x05 \x01(\x0e2\x18.offduty.arbiter.v1.DutyR\x04duty\x122\n" +
-	"\x06health\x18\x06 \x01(\x0e2\x1a.offduty.arbiter.v1.HealthR\x06health\"\x95\x01\n" +
+	"\x06health\x18\x06 \x01(\x0e2\x1a.offduty.arbiter.v1.HealthR\x06health\x12\x1a\n" +
+	"\bsequence\x18\a \x01(\x03R\bsequence\"\xb1\x01\n" +
 	"\x0eAttendResponse\x12,\n" +
 	"\x04duty\x18\x01 \x01(\x0e2\x18.offduty.arbiter.v1.DutyR\x04duty\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x03R\n" +
 	"generation\x125\n" +
-	"\blifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\blifetime2h\n" +
+	"\blifetime\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\blifetime\x12\x1a\n" +
+	"\bsequence\x18\x04 \x01(\x03R\bsequence2h\n" +
 	"\x11AttendanceService\x12S\n" +
 	"\x06Attend\x12!.offduty.arbiter.v1.AttendRequest\x1a\".offduty.arbiter.v1.AttendResponse(\x010\x01B0Z.offduty.dev/proto/offduty/arbiter/v1;arbiterv1b\x06proto3"
 

@@ -33,15 +33,25 @@ type AttendanceServiceClient interface {
 	// The replica sends an AttendRequest when it connects, whenever it has put a new
 	// duty into effect, and at least every third of the last lifetime. The arbiter
 	// sends an AttendResponse at once for each of these, and whenever the duty changes.
+	// Each response names, by its sequence, the last request that had come before it.
 	//
 	// Obligations of the replica:
 	//   - It works only while the last AttendResponse said WORKING and less than its
-	//     lifetime has passed since the replica SENT the AttendRequest that preceded
-	//     that response (its own monotonic clock). When that time is up it MUST stop.
+	//     lifetime has passed since the replica SENT the AttendRequest that the response
+	//     names (its own monotonic clock). When that time is up it MUST stop.
+	//   - It numbers the requests of each conversation 1, 2, 3 and so on. It does not use
+	//     a response that names a request it never sent in this conversation, or an
+	//     earlier one than a former response did: that breaks the contract. Nor does it
+	//     use responses of a conversation after it has begun another one.
 	//   - It acknowledges a generation only after it has put the duty into effect: IDLE
 	//     is acknowledged when it has really stopped.
 	//
 	// Obligations of the arbiter:
+	//   - A response names no request that the arbiter had not received when it decided
+	//     on the response's duty. So a response that is late on its way permits nothing
+	//     that was not counted on.
+	//   - A request whose sequence does not grow is refused with INVALID_ARGUMENT, which
+	//     ends the conversation.
 	//   - A replica is reported IDLE only after it has acknowledged IDLE at the current
 	//     generation, or after the lifetime of the last response that could have said
 	//     WORKING to it has passed, counted from when that response was sent.
@@ -86,15 +96,25 @@ type AttendanceServiceServer interface {
 	// The replica sends an AttendRequest when it connects, whenever it has put a new
 	// duty into effect, and at least every third of the last lifetime. The arbiter
 	// sends an AttendResponse at once for each of these, and whenever the duty changes.
+	// Each response names, by its sequence, the last request that had come before it.
 	//
 	// Obligations of the replica:
 	//   - It works only while the last AttendResponse said WORKING and less than its
-	//     lifetime has passed since the replica SENT the AttendRequest that preceded
-	//     that response (its own monotonic clock). When that time is up it MUST stop.
+	//     lifetime has passed since the replica SENT the AttendRequest that the response
+	//     names (its own monotonic clock). When that time is up it MUST stop.
+	//   - It numbers the requests of each conversation 1, 2, 3 and so on. It does not use
+	//     a response that names a request it never sent in this conversation, or an
+	//     earlier one than a former response did: that breaks the contract. Nor does it
+	//     use responses of a conversation after it has begun another one.
 	//   - It acknowledges a generation only after it has put the duty into effect: IDLE
 	//     is acknowledged when it has really stopped.
 	//
 	// Obligations of the arbiter:
+	//   - A response names no request that the arbiter had not received when it decided
+	//     on the response's duty. So a response that is late on its way permits nothing
+	//     that was not counted on.
+	//   - A request whose sequence does not grow is refused with INVALID_ARGUMENT, which
+	//     ends the conversation.
 	//   - A replica is reported IDLE only after it has acknowledged IDLE at the current
 	//     generation, or after the lifetime of the last response that could have said
 	//     WORKING to it has passed, counted from when that response was sent.
