@@ -69,17 +69,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	now := r.Now()
 	decision := plan.Next(&scene.World, now)
 	log.FromContext(ctx).V(1).Info("decided", "reason", decision.Reason, "message", decision.Message, "actions", fmt.Sprintf("%+v", decision.Actions))
+	if decision.Reason == plan.Succeeded {
+		// The successor's status is the right one. This process learns in a moment that it
+		// does not lead any more, and ends.
+		return ctrl.Result{RequeueAfter: retryConflict}, nil
+	}
 	applyErr := r.Applier.Apply(ctx, scene, ses, decision)
 	again := apply.IsAgain(applyErr)
 	if again {
 		applyErr = nil
 	}
-	next := status.Of(&up.Status, up.Generation, &scene.World, decision, applyErr, now)
-	later := r.pace.left(req.NamespacedName, &up.Status, next, now)
-	var statusErr error
-	if later == 0 {
-		statusErr = r.writeStatus(ctx, up, next)
-	}
+	later, statusErr := r.tell(ctx, up, status.Of(&up.Status, up.Generation, &scene.World, decision, applyErr, now), now)
 	if err := errors.Join(applyErr, statusErr); err != nil {
 		return ctrl.Result{}, err // tried again soon, and then ever later
 	}
@@ -91,6 +91,14 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		result.RequeueAfter = later
 	}
 	return result, nil
+}
+
+// tell writes the status, or says for how long it can wait for more news.
+func (r *Reconciler) tell(ctx context.Context, up *v1alpha1.UpgradePlan, next *v1alpha1.UpgradePlanStatus, now time.Time) (later time.Duration, err error) {
+	if later := r.pace.left(client.ObjectKeyFromObject(up), &up.Status, next, now); later > 0 {
+		return later, nil
+	}
+	return 0, r.writeStatus(ctx, up, next)
 }
 
 // retryConflict is how soon a conflict is looked at again, should no event come.
@@ -139,14 +147,20 @@ func group(up *v1alpha1.UpgradePlan) string {
 	return up.Namespace + "/" + up.Spec.Arbiter.Group
 }
 
-// writeStatus writes the status if it says anything new.
+// writeStatus writes the status if it says anything new, and if nobody else wrote the plan
+// meanwhile: a leader that was frozen must not overwrite what its successor says. Who comes
+// too late is called again by the event of that other write.
 func (r *Reconciler) writeStatus(ctx context.Context, up *v1alpha1.UpgradePlan, next *v1alpha1.UpgradePlanStatus) error {
 	if apiequality.Semantic.DeepEqual(&up.Status, next) {
 		return nil
 	}
 	was := up.DeepCopy()
 	up.Status = *next
-	err := r.Status().Patch(ctx, up, client.MergeFrom(was), client.FieldOwner(observe.FieldManager))
+	lock := client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})
+	err := r.Status().Patch(ctx, up, lock, client.FieldOwner(observe.FieldManager))
+	if apierrors.IsConflict(err) {
+		return nil
+	}
 	if err := client.IgnoreNotFound(err); err != nil {
 		return fmt.Errorf("write the status of plan %s/%s: %w", up.Namespace, up.Name, err)
 	}

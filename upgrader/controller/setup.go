@@ -68,8 +68,9 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, not
 	}
 	return ctrl.NewControllerManagedBy(mgr).
 		Named("upgradeplan").
-		// Our own status writes need no second look.
-		For(&v1alpha1.UpgradePlan{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, deleted))).
+		// Every change of a plan, also of its status: whatever somebody else wrote there is
+		// put right. Our own writes find nothing to do and cost no request.
+		For(&v1alpha1.UpgradePlan{}).
 		Watches(&v1alpha1.UpgradePlan{}, handler.EnqueueRequestsFromMapFunc(r.rivals), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&kruisev1beta1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(r.plansOfSet)).
 		Watches(&corev1.Pod{}, &podHandler{r}).
@@ -77,9 +78,6 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, not
 		WithOptions(controller.Options{MaxConcurrentReconciles: Workers}).
 		Complete(r)
 }
-
-// deleted lets through that a plan is being deleted or has gone.
-var deleted = predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetDeletionTimestamp() != nil })
 
 // plansOfSet finds the plans that name a set as their target.
 func (r *Reconciler) plansOfSet(ctx context.Context, set client.Object) []reconcile.Request {
