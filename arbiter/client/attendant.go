@@ -135,7 +135,8 @@ func (a *Attendant) attend(ctx context.Context) (heard bool, err error) {
 			a.obey(ctx, answer, from.Add(lifetime))
 			// The contract says a third; a quarter leaves room for the way there.
 			interval = max(lifetime/4, minRenewal)
-			beat.Reset(interval)
+			// An arbiter that speaks unasked must not put the next request off.
+			beat.Reset(sent.due(interval).Sub(a.cfg.Now()))
 			continue
 		case <-a.effect:
 		case <-beat.C:

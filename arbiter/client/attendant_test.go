@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"offduty.dev/arbiter/client"
@@ -28,6 +31,8 @@ type boss struct {
 	mute       bool
 	streams    int
 	heard      []told
+	// shift is added to the sequences that its answers name: 0 is what the contract says.
+	shift int64
 }
 
 // told is what is worth telling of an AttendRequest.
@@ -42,17 +47,22 @@ func (b *boss) attend(s attendStream) error {
 	b.mu.Unlock()
 	requests := make(chan *arbiterv1.AttendRequest)
 	go receive(s, requests)
+	sequence := int64(0)
 	for {
 		select {
 		case r, ok := <-requests:
 			if !ok {
 				return s.Context().Err()
 			}
+			if r.GetSequence() != sequence+1 {
+				return status.Errorf(codes.InvalidArgument, "request %d came after %d", r.GetSequence(), sequence)
+			}
+			sequence++
 			b.note(told{Acknowledged: r.GetAcknowledgedGeneration(), Duty: r.GetDuty().String()})
 		case <-b.change:
 		}
-		answer := b.answer()
-		if answer == nil {
+		answer := b.answer(sequence)
+		if answer == nil || sequence == 0 {
 			continue
 		}
 		if err := s.Send(answer); err != nil {
@@ -85,14 +95,14 @@ func (b *boss) note(t told) {
 	}
 }
 
-func (b *boss) answer() *arbiterv1.AttendResponse {
+func (b *boss) answer(sequence int64) *arbiterv1.AttendResponse {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.mute {
 		return nil
 	}
 	return &arbiterv1.AttendResponse{
-		Duty: b.duty, Generation: b.generation, Lifetime: durationpb.New(10 * time.Second),
+		Duty: b.duty, Generation: b.generation, Lifetime: durationpb.New(10 * time.Second), Sequence: sequence + b.shift,
 	}
 }
 
@@ -101,6 +111,12 @@ func (b *boss) order(d arbiterv1.Duty) {
 	b.duty, b.generation = d, b.generation+1
 	b.mu.Unlock()
 	b.change <- struct{}{}
+}
+
+func (b *boss) misname(shift int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.shift = shift
 }
 
 func (b *boss) silence(mute bool) {
@@ -125,8 +141,11 @@ type office struct {
 	works, calls atomic.Int32
 	// linger is how many seconds Work takes to stop.
 	linger atomic.Int64
-	cancel context.CancelFunc
-	done   chan error
+	// broken is how many conversations ended because the contract was broken, errs how
+	// many ended with any error.
+	broken, errs atomic.Int32
+	cancel       context.CancelFunc
+	done         chan error
 }
 
 func attending(t *testing.T, test func(*office)) {
@@ -143,6 +162,12 @@ func attending(t *testing.T, test func(*office)) {
 				<-ctx.Done()
 				time.Sleep(time.Duration(o.linger.Load()) * time.Second)
 				o.works.Add(-1)
+			},
+			OnError: func(err error) {
+				o.errs.Add(1)
+				if errors.Is(err, client.ErrProtocol) {
+					o.broken.Add(1)
+				}
 			},
 		})
 		if err != nil {
@@ -213,6 +238,38 @@ func TestAnAttendantStopsByItselfWhenTheArbiterIsSilent(t *testing.T) {
 		o.expect("the arbiter is back", true, 1)
 		if o.calls.Load() != 2 {
 			o.t.Errorf("Work was called %d times, want 2", o.calls.Load())
+		}
+	})
+}
+
+func TestAnAttendantDoesNotUseAnswersToRequestsItNeverSent(t *testing.T) {
+	attending(t, func(o *office) {
+		o.order(arbiterv1.Duty_DUTY_WORKING)
+		o.expect("on duty", true, 1)
+		o.misname(1)
+		time.Sleep(7 * time.Second)
+		o.expect("while the last good answer lasts", true, 1)
+		time.Sleep(time.Minute)
+		o.expect("after it has run out", false, 0)
+		if broken, errs := o.broken.Load(), o.errs.Load(); broken == 0 || broken != errs {
+			o.t.Errorf("%d of %d errors say that the contract is broken", broken, errs)
+		}
+		o.misname(0)
+		time.Sleep(time.Minute)
+		o.expect("when the arbiter has been mended", true, 1)
+	})
+}
+
+func TestAnAttendantRenewsAlsoWhileTheArbiterKeepsSpeakingUnasked(t *testing.T) {
+	attending(t, func(o *office) {
+		o.order(arbiterv1.Duty_DUTY_WORKING)
+		for range 60 {
+			time.Sleep(time.Second)
+			o.change <- struct{}{}
+		}
+		o.expect("a minute later", true, 1)
+		if o.calls.Load() != 1 || o.errs.Load() != 0 {
+			o.t.Errorf("Work was called %d times, with %d errors, want once without any", o.calls.Load(), o.errs.Load())
 		}
 	})
 }

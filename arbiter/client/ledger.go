@@ -44,5 +44,8 @@ func (l *ledger) from(sequence int64) (time.Time, error) {
 	return sent, nil
 }
 
+// due is when the next request is, if one is wanted every interval.
+func (l *ledger) due(interval time.Duration) time.Time { return l.sent[l.last].Add(interval) }
+
 // behind: so many requests are without an answer that a new conversation is due.
 func (l *ledger) behind() bool { return l.last-l.answered >= maxUnanswered }

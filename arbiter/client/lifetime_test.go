@@ -113,14 +113,17 @@ func (b *slyBoss) countedOn() time.Time {
 	return b.until
 }
 
-// say composes what is to be sent now; nil: the change has been told.
-func (b *slyBoss) say(asked bool, told int64) *arbiterv1.AttendResponse {
+// say composes what is to be sent now, after the request of that sequence; nil: the
+// change has been told.
+func (b *slyBoss) say(asked bool, told, sequence int64) *arbiterv1.AttendResponse {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !asked && told == b.generation {
 		return nil
 	}
-	answer := &arbiterv1.AttendResponse{Duty: arbiterv1.Duty_DUTY_IDLE, Generation: b.generation, Lifetime: durationpb.New(lifetime)}
+	answer := &arbiterv1.AttendResponse{
+		Duty: arbiterv1.Duty_DUTY_IDLE, Generation: b.generation, Lifetime: durationpb.New(lifetime), Sequence: sequence,
+	}
 	if b.working {
 		answer.Duty = arbiterv1.Duty_DUTY_WORKING
 		b.until = time.Now().Add(lifetime)
@@ -131,21 +134,21 @@ func (b *slyBoss) say(asked bool, told int64) *arbiterv1.AttendResponse {
 func (b *slyBoss) attend(s attendStream) error {
 	requests := make(chan *arbiterv1.AttendRequest)
 	go receive(s, requests)
-	told, begun := int64(-1), false
+	told, sequence := int64(-1), int64(0)
 	for {
 		asked := false
 		select {
-		case _, ok := <-requests:
+		case r, ok := <-requests:
 			if !ok {
 				return s.Context().Err()
 			}
-			asked, begun = true, true
+			asked, sequence = true, r.GetSequence()
 		case <-b.change:
 		}
-		if !begun {
+		if sequence == 0 {
 			continue
 		}
-		answer := b.say(asked, told)
+		answer := b.say(asked, told, sequence)
 		if answer == nil {
 			continue
 		}

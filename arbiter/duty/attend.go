@@ -133,8 +133,8 @@ func (s *Session) Answer(ctx context.Context) (Answer, error) {
 	return out, err
 }
 
-// sent ends the sending of an answer that said working. It is counted from now, which is
-// later than the replica counts from: than when it sent the request that the answer names.
+// sent ends the sending of an answer that said working, which lasts from now. The member
+// counts from earlier: from when it sent the request that the answer names.
 func (a *attendance) sent(now time.Time) {
 	if until := now.Add(a.promised); a.Telling && until.After(a.ToldUntil) {
 		a.ToldUntil = until

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
 	"testing"
@@ -253,6 +254,8 @@ type attendant struct {
 	t      *testing.T
 	stream arbiterv1.AttendanceService_AttendClient
 	name   string
+	// sequence is that of the last request that was sent.
+	sequence int64
 }
 
 func (a *arbiter) attends(t *testing.T, name, instance string) *attendant {
@@ -266,8 +269,9 @@ func (a *arbiter) attends(t *testing.T, name, instance string) *attendant {
 
 func (x *attendant) send(instance string, generation int64, d arbiterv1.Duty) {
 	x.t.Helper()
+	x.sequence++
 	must(x.t, x.stream.Send(&arbiterv1.AttendRequest{
-		Group: group, Replica: "ns/" + x.name, Instance: instance,
+		Group: group, Replica: "ns/" + x.name, Instance: instance, Sequence: x.sequence,
 		AcknowledgedGeneration: generation, Duty: d, Health: arbiterv1.Health_HEALTH_HEALTHY,
 	}))
 }
@@ -324,6 +328,61 @@ func TestAttendRefusesALatePodAndAStranger(t *testing.T) {
 		if _, err := a.attends(t, tt.name, tt.instance).stream.Recv(); status.Code(err) != tt.want {
 			t.Errorf("%s as %q: %v, want %s", tt.name, tt.instance, err, tt.want)
 		}
+	}
+}
+
+func TestAnswersAndChangesNameTheLastRequest(t *testing.T) {
+	a, _ := start(t, store.NewMemory())
+	x := a.attends(t, "web-0", "u0")
+	var got []int64
+	working := x.recv(arbiterv1.Duty_DUTY_WORKING)
+	got = append(got, working.GetSequence())
+	for range 2 {
+		x.send("u0", working.GetGeneration(), arbiterv1.Duty_DUTY_WORKING)
+		got = append(got, x.recv(arbiterv1.Duty_DUTY_WORKING).GetSequence())
+	}
+	a.conf.Roster.Slots = 0
+	must(t, a.group.Configure(t.Context(), a.conf, a.pods))
+	idle := x.recv(arbiterv1.Duty_DUTY_IDLE)
+	got = append(got, idle.GetSequence())
+	x.sequence += 5 // a gap is no harm
+	x.send("u0", idle.GetGeneration(), arbiterv1.Duty_DUTY_IDLE)
+	got = append(got, x.recv(arbiterv1.Duty_DUTY_IDLE).GetSequence())
+	if diff := cmp.Diff([]int64{1, 2, 3, 3, 9}, got); diff != "" {
+		t.Errorf("named (-want +got):\n%s", diff)
+	}
+}
+
+func TestASequenceThatDoesNotGrowEndsTheConversation(t *testing.T) {
+	tests := map[string][]int64{
+		"none at all":             {0},
+		"below the first":         {-1},
+		"the same once more":      {1, 1},
+		"one that has been":       {1, 2, 1},
+		"none after some":         {1, 2, 0},
+		"the smallest after some": {3, math.MinInt64},
+	}
+	for name, sequences := range tests {
+		t.Run(name, func(t *testing.T) {
+			a, _ := start(t, store.NewMemory())
+			stream, err := a.attend.Attend(t.Context())
+			must(t, err)
+			for i, sequence := range sequences {
+				must(t, stream.Send(&arbiterv1.AttendRequest{
+					Group: group, Replica: "ns/web-1", Instance: "u1", Duty: arbiterv1.Duty_DUTY_IDLE, Sequence: sequence,
+				}))
+				_, err = stream.Recv()
+				if last := i == len(sequences)-1; !last {
+					must(t, err)
+				}
+			}
+			if status.Code(err) != codes.InvalidArgument {
+				t.Errorf("got %v, want %s", err, codes.InvalidArgument)
+			}
+			if diff := cmp.Diff([]string{"sequence"}, fields(err)); diff != "" {
+				t.Errorf("fields (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 
@@ -405,19 +464,24 @@ func TestBadRequestsNameTheirFields(t *testing.T) {
 			if status.Code(err) != codes.InvalidArgument {
 				t.Fatalf("got %v", err)
 			}
-			var got []string
-			for _, d := range status.Convert(err).Details() {
-				if b, ok := d.(*errdetails.BadRequest); ok {
-					for _, v := range b.GetFieldViolations() {
-						got = append(got, v.GetField())
-					}
-				}
-			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
+			if diff := cmp.Diff(tt.want, fields(err)); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
+}
+
+// fields are those that a bad request was refused for.
+func fields(err error) []string {
+	var names []string
+	for _, d := range status.Convert(err).Details() {
+		if b, ok := d.(*errdetails.BadRequest); ok {
+			for _, v := range b.GetFieldViolations() {
+				names = append(names, v.GetField())
+			}
+		}
+	}
+	return names
 }
 
 // broken is a store that fails when it is told to.
