@@ -7,8 +7,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+const refused = -1
+
+// replay enters events and returns, for each answer, the second from which it counts.
+func replay(events []int) (got []int, l ledger) {
+	for _, e := range events {
+		if e > 0 {
+			l.add(time.Time{}.Add(time.Duration(e) * time.Second))
+			continue
+		}
+		from, err := l.from(int64(-e))
+		if err != nil {
+			got = append(got, refused)
+			continue
+		}
+		got = append(got, int(from.Sub(time.Time{}).Seconds()))
+	}
+	return got, l
+}
+
 func TestAnAnswerCountsFromTheRequestItNames(t *testing.T) {
-	const refused = -1
 	// events: a positive number is a request sent at that second, another one an answer
 	// that names the request of minus that sequence.
 	tests := []struct {
@@ -37,20 +55,7 @@ func TestAnAnswerCountsFromTheRequestItNames(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var l ledger
-			var got []int
-			for _, e := range tt.events {
-				if e > 0 {
-					l.add(time.Time{}.Add(time.Duration(e) * time.Second))
-					continue
-				}
-				from, err := l.from(int64(-e))
-				if err != nil {
-					got = append(got, refused)
-					continue
-				}
-				got = append(got, int(from.Sub(time.Time{}).Seconds()))
-			}
+			got, l := replay(tt.events)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("counts from (-want +got):\n%s", diff)
 			}

@@ -402,7 +402,6 @@ func TestANewerConversationEndsTheOlder(t *testing.T) {
 	}
 }
 
-//nolint:gocognit // a table of calls
 func TestBadRequestsNameTheirFields(t *testing.T) {
 	a, _ := start(t, store.NewMemory())
 	ctx := t.Context()
