@@ -30,11 +30,11 @@ build: ## build the commands into bin/, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
 .PHONY: demo
-demo: ## tell the story on a real control plane, then clean up (KEEP=1 leaves it running)
+demo: ## tell the story on a real control plane, then clean up (KEEP=1 stays up until Ctrl-C)
 	go run ./test/demo
 
 .PHONY: cluster-up
-cluster-up: ## start the test cluster, print its kubeconfig's path, leave it running
+cluster-up: ## start the test cluster, print its kubeconfig's path, stay in the foreground (Ctrl-C or cluster-down ends it)
 	go run ./test/cluster up
 
 .PHONY: cluster-down
