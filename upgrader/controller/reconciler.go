@@ -69,7 +69,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	now := r.Now()
 	decision := plan.Next(&scene.World, now)
 	log.FromContext(ctx).V(1).Info("decided", "reason", decision.Reason, "message", decision.Message, "actions", fmt.Sprintf("%+v", decision.Actions))
-	if decision.Reason == plan.Succeeded {
+	if decision.Succeeded() {
 		// The successor's status is the right one. This process learns in a moment that it
 		// does not lead any more, and ends.
 		return ctrl.Result{RequeueAfter: retryConflict}, nil

@@ -62,8 +62,8 @@ func Settings(up *v1alpha1.UpgradePlan) kruise.Settings {
 // ReplicaName is how the arbiter knows a pod.
 func ReplicaName(namespace, pod string) string { return namespace + "/" + pod }
 
-// World reads the world of one plan. blocked says why there is no conversation with the
-// arbiter; view is what it said otherwise.
+// World reads the world of one plan. view is what the arbiter said, or why there is no
+// conversation with it.
 func World(ctx context.Context, r client.Reader, fresh Fresh, up *v1alpha1.UpgradePlan, term int64, view session.View) (*Scene, error) {
 	s := &Scene{
 		Plan: up, View: view, Sets: map[string]*kruisev1beta1.StatefulSet{},

@@ -20,6 +20,17 @@ type Decision struct {
 	Recheck time.Duration
 }
 
+// Succeeded says whether a later leader has acted on any of the sets, whatever else the
+// plan has to say: then nothing more is to be written, not even a status.
+func (d *Decision) Succeeded() bool {
+	for _, t := range d.Targets {
+		if t.Reason == Succeeded {
+			return true
+		}
+	}
+	return false
+}
+
 // Remark is a target's own reason; empty while it goes on.
 type Remark struct {
 	Reason  Reason

@@ -95,8 +95,8 @@ func (t *Target) uniform() bool {
 	return true
 }
 
-// selection is the set of replicas that Kruise may update: the bits of the ordinal slots
-// of t, so that nothing is allocated for those that do not move.
+// selection is the set of replicas that Kruise may update, by their index in Target.Pods;
+// nil while there are none, so that nothing is allocated for those that do not move.
 type selection map[int]bool
 
 // selection returns which replicas are selected, and why the selected ones that are not
