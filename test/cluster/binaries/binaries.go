@@ -25,12 +25,12 @@ import (
 // Set is where the programs are.
 type Set struct {
 	// Kubernetes is etcd, kube-apiserver, kube-controller-manager,
-	// kube-scheduler and kubectl in one: argv[0] chooses.
+	// kube-scheduler, kube-proxy, kubelet and kubectl in one: argv[0] chooses.
 	Kubernetes string
-	// Kubectl is a symbolic link to Kubernetes under the name kubectl.
-	Kubectl string
-	Kwok    string
-	Kruise  string
+	// These are symbolic links to Kubernetes, each under its own name.
+	Kubectl, Kubelet, KubeProxy string
+	Kwok                        string
+	Kruise                      string
 	// KruiseManifests is one YAML file: Kruise's own config/default.
 	KruiseManifests string
 }
@@ -146,15 +146,20 @@ func (b builder) ensure(ctx context.Context) (Set, error) {
 			return Set{}, err
 		}
 	}
+	kubernetes := filepath.Dir(paths["k8s"])
 	set := Set{
 		Kubernetes:      paths["k8s"],
-		Kubectl:         filepath.Join(filepath.Dir(paths["k8s"]), "kubectl"),
+		Kubectl:         filepath.Join(kubernetes, "kubectl"),
+		Kubelet:         filepath.Join(kubernetes, "kubelet"),
+		KubeProxy:       filepath.Join(kubernetes, "kube-proxy"),
 		Kwok:            paths["kwok"],
 		Kruise:          paths["kruise"],
 		KruiseManifests: filepath.Join(filepath.Dir(paths["kruise"]), "manifests.yaml"),
 	}
-	if err := os.Symlink(filepath.Base(set.Kubernetes), set.Kubectl); err != nil && !errors.Is(err, os.ErrExist) {
-		return Set{}, fmt.Errorf("link kubectl: %w", err)
+	for _, link := range []string{set.Kubectl, set.Kubelet, set.KubeProxy} {
+		if err := os.Symlink(filepath.Base(set.Kubernetes), link); err != nil && !errors.Is(err, os.ErrExist) {
+			return Set{}, fmt.Errorf("link %s: %w", filepath.Base(link), err)
+		}
 	}
 	if !exists(set.KruiseManifests) {
 		if err := b.renderKruise(ctx, set); err != nil {
