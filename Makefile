@@ -24,10 +24,15 @@ help: ## show this
 		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: FUZZTIME=$(FUZZTIME) BENCH=$(BENCH) KEEP=1 (demo: leave the cluster running)"
+	@echo "           VERSION, PLATFORMS, OUT (images: see hack/images)"
 
 .PHONY: build
 build: ## build the commands into bin/, static
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+.PHONY: images
+images: ## build the container images into bin/images, an OCI layout, and their SBOMs into bin/sbom
+	hack/images
 
 .PHONY: demo
 demo: ## tell the story on a real control plane, then clean up (KEEP=1 stays up until Ctrl-C)

@@ -27,6 +27,7 @@ import (
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/arbiter/controller"
 	"offduty.dev/arbiter/server"
+	"offduty.dev/internal/version"
 )
 
 // leaderLease is the name of the leader-election Lease.
@@ -78,7 +79,7 @@ func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error
 	serving := &grpcRunnable{
 		address: o.listen, log: log,
 		server: server.New(server.Config{
-			Groups: registry, Certificates: certificates, Roles: o.roles, Version: version(), Now: time.Now, Log: log,
+			Groups: registry, Certificates: certificates, Roles: o.roles, Version: version.Get(), Now: time.Now, Log: log,
 		}),
 		certificates: certificates,
 	}

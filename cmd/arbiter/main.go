@@ -7,10 +7,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"offduty.dev/internal/version"
 )
 
 func main() {
@@ -19,7 +20,7 @@ func main() {
 	root := &cobra.Command{
 		Use:           "arbiter",
 		Short:         "Decides which replicas are on duty, and leases idle ones to upgraders",
-		Version:       version(),
+		Version:       version.Get(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -28,18 +29,4 @@ func main() {
 		fmt.Fprintln(os.Stderr, "arbiter:", err)
 		os.Exit(1)
 	}
-}
-
-// version is what the Go tool knows of this build.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return info.Main.Version + " " + s.Value[:12]
-		}
-	}
-	return info.Main.Version
 }

@@ -16,6 +16,7 @@ import (
 	"offduty.dev/arbiter/controller"
 	"offduty.dev/arbiter/server"
 	"offduty.dev/arbiter/store"
+	"offduty.dev/internal/version"
 )
 
 // serveOptions are the flags of serve.
@@ -204,6 +205,6 @@ func (o *serveOptions) runStandalone(ctx context.Context, log logr.Logger) error
 	}
 	log.Info("serving", "address", listener.Addr().String(), "groups", len(rosters))
 	return server.New(server.Config{
-		Groups: groups, Certificates: certificates, Roles: o.roles, Version: version(), Now: time.Now, Log: log,
+		Groups: groups, Certificates: certificates, Roles: o.roles, Version: version.Get(), Now: time.Now, Log: log,
 	}).Serve(ctx, listener)
 }
