@@ -27,7 +27,7 @@ import (
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/arbiter/controller"
 	"offduty.dev/arbiter/server"
-	"offduty.dev/internal/version"
+	"offduty.dev/cmd/internal/version"
 )
 
 // leaderLease is the name of the leader-election Lease.

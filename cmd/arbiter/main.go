@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"offduty.dev/internal/version"
+	"offduty.dev/cmd/internal/version"
 )
 
 func main() {

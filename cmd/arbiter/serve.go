@@ -16,7 +16,7 @@ import (
 	"offduty.dev/arbiter/controller"
 	"offduty.dev/arbiter/server"
 	"offduty.dev/arbiter/store"
-	"offduty.dev/internal/version"
+	"offduty.dev/cmd/internal/version"
 )
 
 // serveOptions are the flags of serve.

@@ -133,7 +133,7 @@ func (o *options) builder(ctx context.Context) (build.Interface, error) {
 		build.WithTrimpath(true),
 		// What the go command finds out by itself depends on where it runs.
 		build.WithDefaultFlags([]string{"-mod=readonly", "-buildvcs=false"}),
-		build.WithDefaultLdflags([]string{"-s", "-w", "-X", "offduty.dev/internal/version.stamped=" + o.version}),
+		build.WithDefaultLdflags([]string{"-s", "-w", "-X", "offduty.dev/cmd/internal/version.stamped=" + o.version}),
 		build.WithDefaultEnv([]string{"CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off"}),
 		build.WithSPDX(o.version),
 		build.WithSBOMDir(o.sbom),

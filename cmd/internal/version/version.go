@@ -4,7 +4,7 @@ package version
 import "runtime/debug"
 
 // stamped is set when an image or a release is built (hack/images):
-// -ldflags '-X offduty.dev/internal/version.stamped=v1.2.3'.
+// -ldflags '-X offduty.dev/cmd/internal/version.stamped=v1.2.3'.
 var stamped string
 
 // Get returns the stamped version, or else what the Go tool knows of this build.
