@@ -117,7 +117,7 @@ func (r *run) do(ctx context.Context, action plan.Action) error {
 	case plan.Pin:
 		return r.pin(ctx, a.Pod, a.Lease)
 	case plan.Leave:
-		return r.leave(ctx)
+		return r.leave(ctx, a)
 	}
 	return fmt.Errorf("unknown action %T", action)
 }
@@ -377,9 +377,12 @@ func orNull(s string) any {
 	return s
 }
 
-func (r *run) leave(ctx context.Context) error {
+func (r *run) leave(ctx context.Context, a plan.Leave) error {
 	up := r.scene.Plan
-	if r.ses != nil {
+	if a.Untold {
+		r.Recorder.Event(up, nil, true, "LeftUntold", "the plan goes without having told its arbiter: if that still shows leases or a holder "+
+			string(up.UID)+", end them there by force")
+	} else if r.ses != nil {
 		if err := r.ses.Retire(ctx); err != nil {
 			return err
 		}

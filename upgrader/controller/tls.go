@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -44,6 +45,9 @@ func (s *secrets) get(ctx context.Context, r client.Reader, up *v1alpha1.Upgrade
 	}
 	secret := &corev1.Secret{}
 	if err := r.Get(ctx, client.ObjectKey{Namespace: up.Namespace, Name: spec.SecretName}, secret); err != nil {
+		if p := s.plans[key]; apierrors.IsNotFound(err) && up.DeletionTimestamp != nil && p != nil && p.spec == spec {
+			return p, nil // deleted together with the plan, which still has leases to give back
+		}
 		return nil, fmt.Errorf("read secret %s of spec.arbiter.tls: %w", spec.SecretName, err)
 	}
 	p := &planTLS{spec: spec, tls: &arbiter.TLS{ServerName: spec.ServerName}, read: now}

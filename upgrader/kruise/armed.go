@@ -2,6 +2,7 @@ package kruise
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	appspub "github.com/openkruise/kruise-api/apps/pub"
@@ -12,12 +13,19 @@ import (
 	"offduty.dev/api/v1alpha1"
 )
 
-// ProtocolVersion is the version of the armed annotation that this program writes. It
-// refuses to touch a set with a newer one.
-const ProtocolVersion = 1
+// ProtocolVersion is the version of the protocol that this program speaks, and writes into
+// the annotation of each set that it acts on. It reads all from oldestVersion on, and leaves
+// a set with a newer one alone (docs/decisions/0004-protocol-versions.md).
+//
+//	1: fences were ids of leases; generation may be missing
+//	2: fences are tokens; generation is always there
+const (
+	ProtocolVersion = 2
+	oldestVersion   = 1
+)
 
 // Armed is the value of the annotation offduty.dev/armed on a set: who has it, and what
-// it was like before.
+// it was like before. Version and Plan mean the same in every version, for ever.
 type Armed struct {
 	Version int `json:"version"`
 	// Plan is the UID of the UpgradePlan.
@@ -44,22 +52,66 @@ type Original struct {
 	InPlaceUpdateStrategy *appspub.InPlaceUpdateStrategy         `json:"inPlaceUpdateStrategy,omitempty"`
 }
 
-// ParseArmed reads the annotation of a set; nil when there is none.
+// UnreadableError is the error for an annotation that this program must not act on.
+type UnreadableError struct {
+	// Plan is the UID of the plan that has the set; "" when not even that can be read.
+	Plan string
+	// Newer: a newer upgrader wrote it.
+	Newer   bool
+	message string
+}
+
+func (e *UnreadableError) Error() string { return e.message }
+
+// Concerns says whether the set may be the plan's: then the plan has something to give
+// back there, and must not go without having done so.
+func (e *UnreadableError) Concerns(planUID string) bool { return e.Plan == "" || e.Plan == planUID }
+
+// ParseArmed reads the annotation of a set; nil when there is none. One of an older version
+// is returned as one of the present version, and is written so with the next write of the
+// set. Errors: *UnreadableError.
 func ParseArmed(set *kruisev1beta1.StatefulSet) (*Armed, error) {
 	v, ok := set.Annotations[v1alpha1.ArmedAnnotation]
 	if !ok {
 		return nil, nil //nolint:nilnil // no annotation is no error
 	}
+	unreadable := func(format string, args ...any) *UnreadableError {
+		return &UnreadableError{message: fmt.Sprintf("annotation %s of StatefulSet %s/%s ", v1alpha1.ArmedAnnotation, set.Namespace, set.Name) + fmt.Sprintf(format, args...)}
+	}
+	// Of a newer version nothing but these two can be relied on.
+	var head struct {
+		Version int    `json:"version"`
+		Plan    string `json:"plan"`
+	}
+	err := json.Unmarshal([]byte(v), &head)
+	if err == nil && head.Version > ProtocolVersion {
+		e := unreadable("has protocol version %d, and this upgrader knows %d to %d: nothing is touched; run the newer upgrader again",
+			head.Version, oldestVersion, ProtocolVersion)
+		e.Plan, e.Newer = head.Plan, true
+		return nil, e
+	}
 	var a Armed
-	if err := json.Unmarshal([]byte(v), &a); err != nil {
-		return nil, fmt.Errorf("read annotation %s of StatefulSet %s/%s: %w; restore it, or remove it to take the set over at its present state",
-			v1alpha1.ArmedAnnotation, set.Namespace, set.Name, err)
+	if err == nil {
+		err = json.Unmarshal([]byte(v), &a)
 	}
-	if a.Version < 1 || a.Version > ProtocolVersion {
-		return nil, fmt.Errorf("annotation %s of StatefulSet %s/%s has version %d, this upgrader knows 1 to %d: run a newer upgrader",
-			v1alpha1.ArmedAnnotation, set.Namespace, set.Name, a.Version, ProtocolVersion)
+	if err == nil && (a.Version < oldestVersion || a.Plan == "") {
+		err = errors.New("it has no version, or no plan")
 	}
+	if err != nil {
+		return nil, unreadable("cannot be read: %v; restore it, or remove it as offduty:break-glass to take the set over at its present state", err)
+	}
+	a.migrate(set)
 	return &a, nil
+}
+
+// migrate makes an annotation of an older version one of the present version.
+func (a *Armed) migrate(set *kruisev1beta1.StatefulSet) {
+	if a.Version == 1 && a.Generation == 0 {
+		// When the hook was written is not known: Kruise knows it when it has observed the
+		// set as it is now.
+		a.Generation = set.Generation - 1
+	}
+	a.Version = ProtocolVersion
 }
 
 // NewArmed notes the present state of a set.

@@ -2,6 +2,7 @@ package kruise
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -219,20 +220,75 @@ func TestArmed(t *testing.T) {
 	if a.Generation != 4 || *a.Original.Partition != 2 {
 		t.Errorf("%+v", a)
 	}
-	for name, v := range map[string]string{"not JSON": "{", "no version": "{}", "a newer version": `{"version":2}`} {
-		if _, err := ParseArmed(set(func(s *kruisev1beta1.StatefulSet) { s.Annotations[v1alpha1.ArmedAnnotation] = v })); err == nil {
-			t.Errorf("%s is taken", name)
-		}
-	}
 	if a, err := ParseArmed(set()); a != nil || err != nil {
 		t.Errorf("no annotation: %+v, %v", a, err)
+	}
+}
+
+func TestArmedOfAnOlderVersionIsReadAsTheOneOfToday(t *testing.T) {
+	original := Original{Partition: new(int32(3)), PodUpdatePolicy: kruisev1beta1.InPlaceIfPossiblePodUpdateStrategyType}
+	for _, tt := range []struct {
+		name, annotation string
+		want             Armed
+	}{
+		{
+			"one that does not tell when the hook was written: Kruise knows it when it has observed the set as it is now",
+			`{"version":1,"plan":"p","term":7,"imagesGeneration":2,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
+			Armed{Version: 2, Plan: "p", Term: 7, Generation: 3, ImagesGeneration: 2, Original: original},
+		},
+		{
+			"one that tells it",
+			`{"version":1,"plan":"p","term":7,"generation":1,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
+			Armed{Version: 2, Plan: "p", Term: 7, Generation: 1, Original: original},
+		},
+		{
+			"the one of today",
+			`{"version":2,"plan":"p","term":7,"generation":0,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
+			Armed{Version: 2, Plan: "p", Term: 7, Original: original},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := ParseArmed(set(func(s *kruisev1beta1.StatefulSet) { s.Annotations[v1alpha1.ArmedAnnotation] = tt.annotation }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(&tt.want, a); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestArmedThatMustNotBeActedUpon(t *testing.T) {
+	for _, tt := range []struct {
+		name, annotation, says string
+		newer, ours, others    bool // whether it concerns the plan "p", and another
+	}{
+		{"not JSON", "{", "restore it", false, true, true},
+		{"no version", `{"plan":"p"}`, "restore it", false, true, true},
+		{"no plan", `{"version":2}`, "restore it", false, true, true},
+		{"a version that never was", `{"version":-1,"plan":"p"}`, "restore it", false, true, true},
+		{"a newer version", `{"version":3,"plan":"p"}`, "version 3, and this upgrader knows 1 to 2", true, true, false},
+		{"a newer version, all else of which has changed", `{"version":9,"plan":"p","term":"x","original":[]}`, "run the newer upgrader", true, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := ParseArmed(set(func(s *kruisev1beta1.StatefulSet) { s.Annotations[v1alpha1.ArmedAnnotation] = tt.annotation }))
+			var u *UnreadableError
+			if !errors.As(err, &u) {
+				t.Fatalf("got %+v, %v", a, err)
+			}
+			if !strings.Contains(err.Error(), tt.says) || u.Newer != tt.newer || u.Concerns("p") != tt.ours || u.Concerns("q") != tt.others {
+				t.Errorf("newer %t, of p %t, of q %t: %v", u.Newer, u.Concerns("p"), u.Concerns("q"), err)
+			}
+		})
 	}
 }
 
 // FuzzParseArmed: what stands in the annotation is read as written, or refused.
 func FuzzParseArmed(f *testing.F) {
 	f.Add(NewArmed(set(), "p", 1).String())
-	f.Add(`{"version":1,"original":{"partition":-1}}`)
+	f.Add(`{"version":1,"plan":"p","original":{"partition":-1}}`)
+	f.Add(`{"version":3,"plan":"p"}`)
 	f.Fuzz(func(t *testing.T, s string) {
 		of := func(v string) (*Armed, error) {
 			return ParseArmed(set(func(s *kruisev1beta1.StatefulSet) { s.Annotations[v1alpha1.ArmedAnnotation] = v }))

@@ -3,6 +3,7 @@ package observe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -100,6 +101,9 @@ func policy(up *v1alpha1.UpgradePlan) plan.Policy {
 		MinReady:         seconds(st.Verify.MinReadySeconds),
 		ProgressDeadline: seconds(st.ProgressDeadlineSeconds),
 	}
+	if up.DeletionTimestamp != nil {
+		p.DeletingSince = up.DeletionTimestamp.Time
+	}
 	if m := st.MaxUnavailable; m != nil {
 		p.MaxUnavailable = m.IntValue()
 		if m.Type == intstr.String {
@@ -152,6 +156,10 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	armed, err := kruise.ParseArmed(set)
 	if err != nil {
 		t.Blocked = &plan.Blocker{Reason: plan.TargetNotSupported, Message: err.Error()}
+		var u *kruise.UnreadableError
+		if errors.As(err, &u) && u.Concerns(string(s.Plan.UID)) {
+			t.Unread, t.Newer = true, u.Newer
+		}
 		return nil //nolint:nilerr // shown in the plan
 	}
 	if armed != nil && armed.Plan == string(s.Plan.UID) {

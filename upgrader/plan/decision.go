@@ -134,7 +134,10 @@ type Pin struct {
 }
 
 // Leave forgets the plan: the holder is retired, the finalizer removed.
-type Leave struct{}
+type Leave struct {
+	// Untold: the arbiter cannot be asked, and is not told.
+	Untold bool
+}
 
 func (Adopt) isAction()              {}
 func (Acquire) isAction()            {}

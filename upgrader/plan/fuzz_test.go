@@ -37,6 +37,7 @@ func worldOf(b []byte) *World {
 	w.Policy.Percent = s.rare(4)
 	w.Policy.RequestHandover = s.yes()
 	w.Policy.Paused, w.Policy.Deleting = s.rare(6), s.rare(6)
+	w.Policy.DeletingSince = now.Add(-time.Duration(s.n(3)) * time.Hour)
 	w.Policy.MinReady = time.Duration(s.n(2)) * 2 * time.Hour
 	w.Term = int64(1 + s.n(2))
 	w.Arbiter.Adopted = !s.rare(5)
@@ -87,6 +88,10 @@ func (s *bytesSource) bendTarget(t *Target) {
 		if t.Gone {
 			t.Pods = nil
 		}
+	}
+	if s.rare(20) {
+		t.Blocked, t.Gone = &Blocker{Reason: TargetNotSupported, Message: "it cannot be read"}, false
+		t.Armed, t.Unread, t.Newer = false, true, s.yes()
 	}
 	for j := range t.Pods {
 		s.bend(&t.Pods[j])
@@ -203,6 +208,11 @@ func checkNext(t *testing.T, b []byte) {
 		t.Fatalf("%d remarks on %d targets", len(d.Targets), len(w.Targets))
 	}
 	c := checker{t: t, w: w, d: d, touched: map[string]string{}}
+	for i := range w.Targets {
+		if w.Targets[i].Newer && len(d.Actions) > 0 {
+			t.Errorf("a newer upgrader is at work on %s, and yet: %q", w.Targets[i].Name, lines(d))
+		}
+	}
 	for _, a := range d.Actions {
 		c.action(a)
 	}
@@ -285,8 +295,18 @@ func (c *checker) action(a Action) {
 	case Adopt:
 		c.must(!c.w.Arbiter.Adopted, a, "it was adopted already")
 	case Leave:
-		c.must(c.w.Policy.Deleting, a, "the plan is not being deleted")
+		c.leave(a)
 	}
+}
+
+func (c *checker) leave(a Leave) {
+	c.must(c.w.Policy.Deleting, a, "the plan is not being deleted")
+	for i := range c.w.Targets {
+		t := &c.w.Targets[i]
+		c.must(t.Gone || !t.Armed && !t.Unread, a, "%s may still be armed", t.Name)
+		c.must(t.Gone || !a.Untold, a, "%s is still there", t.Name)
+	}
+	c.must(!a.Untold || c.w.Arbiter.Blocked != nil, a, "the arbiter can be told")
 }
 
 func (c *checker) commit(a Commit) {

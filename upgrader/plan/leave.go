@@ -65,8 +65,13 @@ func (n *next) unhold(i int, t *Target) bool {
 // leave ends the plan when every set is given back.
 func (n *next) leave(settled bool) {
 	a := &n.w.Arbiter
+	silent := a.Blocked != nil && a.Blocked.Reason != GroupNotFound
 	switch {
-	case a.Blocked != nil && a.Blocked.Reason != GroupNotFound:
+	case silent && n.abandoned():
+		n.act(Leave{Untold: true})
+		n.say(rankDoing, Leaving, "every target is gone, and the arbiter cannot be told: %s", a.Blocked.Message)
+		return
+	case silent:
 		n.sayBlocked(&Blocker{Reason: a.Blocked.Reason, Retry: a.Blocked.Retry, Message: "the plan's leases cannot be released: " + a.Blocked.Message})
 		return
 	case a.Blocked == nil && !a.Adopted:
@@ -81,4 +86,19 @@ func (n *next) leave(settled bool) {
 		n.act(Leave{})
 		n.say(rankDoing, Leaving, "every target is given back")
 	}
+}
+
+// abandoned says whether a plan whose arbiter cannot be asked has waited long enough:
+// there is no set any more that Kruise could update. Its secret may be gone with its
+// namespace, which could not go before the plan. The leases that the arbiter may still know
+// end by time, or by an administrator.
+func (n *next) abandoned() bool {
+	for i := range n.w.Targets {
+		if !n.w.Targets[i].Gone {
+			return false
+		}
+	}
+	left := n.w.Policy.ProgressDeadline - n.now.Sub(n.w.Policy.DeletingSince)
+	n.after(left)
+	return left <= 0
 }

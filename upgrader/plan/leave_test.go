@@ -21,7 +21,50 @@ func TestLeaving(t *testing.T) {
 			w.pod(j).Hold, w.pod(j).Verified = false, ""
 		}
 	}
+	gone := func(w *World) {
+		*w.web() = Target{Name: "web", Gone: true, Blocked: &Blocker{Reason: TargetNotFound, Message: "gone"}}
+		w.Arbiter.Blocked = &Blocker{Reason: ArbiterUnreachable, Message: "no answer", Retry: true}
+		w.Arbiter.Orphans = []Lease{{ID: "L", Replica: "ns/web-0"}}
+	}
+	unread := func(newer bool) func(w *World) {
+		return func(w *World) {
+			w.web().Armed, w.web().Unread, w.web().Newer = false, true, newer
+			w.web().Blocked = &Blocker{Reason: TargetNotSupported, Message: "it cannot be read"}
+			w.addTarget("db", 1)
+			w.Targets[1].Partition = Parked
+		}
+	}
 	run(t, []test{
+		{
+			name:  "a plan whose annotation cannot be read stays, and gives its other sets back",
+			world: leaving(unread(false)),
+			want:  []string{"apply db partition 1 (Leaving)"}, reason: TargetNotSupported, stalled: true,
+		},
+		{
+			name:   "a plan that a newer upgrader has begun to give back is left to that, all its sets",
+			world:  leaving(unread(true)),
+			reason: TargetNotSupported, stalled: true,
+		},
+		{
+			name:   "a plan whose targets are gone waits for its arbiter, to give its leases back",
+			world:  leaving(func(w *World) { gone(w); w.Policy.DeletingSince = now.Add(-time.Minute) }),
+			reason: ArbiterUnreachable, says: "cannot be released",
+		},
+		{
+			name:  "but not for ever",
+			world: leaving(func(w *World) { gone(w); w.Policy.DeletingSince = now.Add(-time.Hour) }),
+			want:  []string{"leave untold"}, reason: Leaving, says: "cannot be told",
+		},
+		{
+			name: "a plan whose set is there waits for its arbiter as long as it takes",
+			world: leaving(func(w *World) {
+				settled(w)
+				w.Arbiter.Blocked = &Blocker{Reason: ArbiterUnreachable, Message: "no answer"}
+				w.Policy.DeletingSince = now.Add(-time.Hour)
+				w.web().Armed = false
+			}),
+			reason: ArbiterUnreachable, says: "cannot be released", stalled: true,
+		},
 		{
 			name:  "the partition never goes below what protects, whatever it was before",
 			world: leaving(func(w *World) { w.pod(2).Revision, w.pod(2).Verified = "v2", "v2" }),

@@ -17,6 +17,10 @@ func Next(w *World, now time.Time) Decision {
 	n.d.Targets = make([]Remark, len(w.Targets))
 	n.survey()
 
+	// 0. What a newer upgrader has begun, only a newer one understands.
+	if n.newer() {
+		return n.conclude()
+	}
 	// 1. What touches one set alone, set by set.
 	settled := true
 	for i := range w.Targets {
@@ -32,6 +36,18 @@ func Next(w *World, now time.Time) Decision {
 		n.arbitrate()
 	}
 	return n.conclude()
+}
+
+// newer says whether a newer upgrader is at work on any of the sets. A plan follows one
+// protocol: none of its other sets is touched either, nor its leases.
+func (n *next) newer() bool {
+	for i := range n.w.Targets {
+		if t := &n.w.Targets[i]; t.Newer {
+			n.blocked(i, t)
+			return true
+		}
+	}
+	return false
 }
 
 // next is one run of the planner.

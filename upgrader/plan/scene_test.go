@@ -156,6 +156,9 @@ func line(a Action) string {
 	case Pin:
 		return fmt.Sprintf("pin %s for %s", a.Lease.ID, a.Lease.Instance)
 	case Leave:
+		if a.Untold {
+			return "leave untold"
+		}
 		return "leave"
 	}
 	return fmt.Sprintf("%T", a)

@@ -6,7 +6,7 @@ func (n *next) target(i int) bool {
 	t := &n.w.Targets[i]
 	if t.Blocked != nil {
 		n.blocked(i, t)
-		return t.Gone || !t.Armed
+		return t.Gone || !t.Armed && !t.Unread
 	}
 	if !t.Armed {
 		return n.arm(i, t)
@@ -54,7 +54,7 @@ func (n *next) succeeded(t *Target) bool {
 }
 
 func (n *next) blocked(i int, t *Target) {
-	if n.w.Policy.Deleting && (t.Gone || !t.Armed) {
+	if n.w.Policy.Deleting && (t.Gone || !t.Armed && !t.Unread) {
 		return
 	}
 	k := rankStalled

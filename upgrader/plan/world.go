@@ -57,6 +57,8 @@ type World struct {
 type Policy struct {
 	Paused   bool
 	Deleting bool
+	// DeletingSince is when the plan was deleted.
+	DeletingSince time.Time
 	// MaxUnavailable is the batch limit, at least 1. Percent says that it is one.
 	MaxUnavailable int
 	Percent        bool
@@ -106,6 +108,12 @@ type Target struct {
 	Blocked *Blocker
 	// Gone: there is no such set.
 	Gone bool
+	// Unread: the set may be armed by this plan, but the annotation cannot be read; Blocked
+	// says why. The plan cannot leave before it can be.
+	Unread bool
+	// Newer: a newer upgrader has armed it for this plan, so that this one must not touch
+	// anything of the plan, its other sets and its leases included.
+	Newer bool
 
 	ResourceVersion string
 	// Observed: Kruise has seen the current generation of the set.
