@@ -93,11 +93,16 @@ func (s *stage) spec() map[string]any {
 	out, err := s.Kubectl(s.t.Context(), "", "get", "asts", harness.Group, "--namespace", s.Namespace, "--output", "json")
 	s.must(err)
 	var set struct {
-		Metadata struct{ Annotations map[string]string }
-		Spec     map[string]any
+		Metadata struct {
+			Annotations map[string]string `json:"annotations"`
+		} `json:"metadata"`
+		Spec map[string]any `json:"spec"`
 	}
 	s.must(json.Unmarshal([]byte(out), &set))
 	delete(set.Metadata.Annotations, "kubectl.kubernetes.io/last-applied-configuration")
+	if set.Spec["updateStrategy"] == nil {
+		s.t.Fatalf("a set without an update strategy: %s", out)
+	}
 	return map[string]any{
 		"annotations": len(set.Metadata.Annotations), "lifecycle": set.Spec["lifecycle"], "updateStrategy": set.Spec["updateStrategy"],
 	}

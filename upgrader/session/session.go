@@ -199,11 +199,12 @@ func (s *Session) View() View {
 	if !live {
 		v.Arbiter.Blocked = s.blocker(err)
 	}
-	if errors.Is(err, client.ErrNotFound) {
+	gone := errors.Is(err, client.ErrNotFound)
+	if gone {
 		s.forget()
 	}
 	s.reconcile(state, live)
-	if !s.adopted {
+	if !s.adopted && !gone { // the last state of a group that is gone still shows its leases
 		s.foreign(state, v.Leases)
 	}
 	for r, h := range s.leases {
