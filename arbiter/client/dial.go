@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -57,6 +58,12 @@ type Config struct {
 	TLS *TLS
 	// Insecure talks without TLS, to this machine only.
 	Insecure bool
+	// TokenFile holds a bearer token that goes with each call, and is read for each, so that
+	// a rotated one is used at once. It needs TLS: a token must be seen by nobody else.
+	TokenFile string
+	// Permit, if not nil, is asked before each connection with the IP address to which the
+	// name has led, and may refuse it. Such connections use no proxy: it would hide that.
+	Permit func(netip.AddrPort) error
 	// Timeout of one call; 0: 10 s.
 	Timeout time.Duration
 	// Dialer replaces TCP, for tests and tunnels.
@@ -74,6 +81,7 @@ type Client struct {
 	attendance arbiterv1.AttendanceServiceClient
 
 	closing func() error // closes conn, once
+	dialer  *guardedDialer
 
 	mu     sync.Mutex
 	feeds  map[string]*feed // by group; nil: closed
@@ -111,9 +119,16 @@ func Dial(cfg Config) (*Client, error) {
 			MinConnectTimeout: max(time.Second, cfg.Timeout/2),
 		}),
 	}
-	if cfg.Dialer != nil {
+	guarded := &guardedDialer{permit: cfg.Permit}
+	switch {
+	case cfg.Dialer != nil:
 		target = "passthrough:///" + cfg.Address
 		opts = append(opts, grpc.WithContextDialer(cfg.Dialer))
+	case cfg.Permit != nil:
+		opts = append(opts, grpc.WithContextDialer(guarded.dial))
+	}
+	if cfg.TokenFile != "" {
+		opts = append(opts, grpc.WithPerRPCCredentials(tokenFile(cfg.TokenFile)))
 	}
 	conn, err := grpc.NewClient(target, opts...)
 	if err != nil {
@@ -127,6 +142,7 @@ func Dial(cfg Config) (*Client, error) {
 		arbiter:    arbiterv1.NewArbiterServiceClient(conn),
 		attendance: arbiterv1.NewAttendanceServiceClient(conn),
 		closing:    sync.OnceValue(conn.Close),
+		dialer:     guarded,
 		feeds:      map[string]*feed{},
 	}, nil
 }
@@ -164,6 +180,8 @@ func transport(cfg Config, host string) (credentials.TransportCredentials, error
 	switch {
 	case cfg.TLS != nil && cfg.Insecure:
 		return nil, errors.New("either TLS or insecure, not both")
+	case cfg.Insecure && cfg.TokenFile != "":
+		return nil, errors.New("a token is sent with TLS only: leave out the token or give the CA of the arbiter's certificate")
 	case cfg.TLS != nil:
 		return newReloading(*cfg.TLS)
 	case !cfg.Insecure:

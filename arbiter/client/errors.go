@@ -84,7 +84,7 @@ func (c *Client) failure(ctx context.Context, call, group string, err error) err
 		e.text = fmt.Sprintf("%s: not implemented: %s; ask the arbiter's capabilities, or use another arbiter", where, st.Message())
 	case codes.PermissionDenied, codes.Unauthenticated:
 		e.Kinds = []error{ErrDenied}
-		e.text = fmt.Sprintf("%s: denied: %s; check the client certificate and what the arbiter allows it", where, st.Message())
+		e.text = fmt.Sprintf("%s: denied: %s; check the client certificate or token, and what the arbiter allows it", where, st.Message())
 	case codes.OK, codes.Canceled, codes.Unknown, codes.AlreadyExists, codes.ResourceExhausted, codes.FailedPrecondition,
 		codes.Aborted, codes.OutOfRange, codes.Internal, codes.DataLoss:
 		// As any code of a later version: the outcome is unknown.
@@ -94,6 +94,9 @@ func (c *Client) failure(ctx context.Context, call, group string, err error) err
 
 // unavailable finds out from the transport's message whether TLS is to blame.
 func (c *Client) unavailable(message string) ([]error, string) {
+	if err := c.dialer.refused(); err != nil {
+		return []error{ErrInvalid, ErrUnavailable}, fmt.Sprintf("arbiter %s: %v", c.address, err)
+	}
 	if strings.HasPrefix(message, "max retries exhausted") { // grpc's words around the last error
 		if _, last, ok := strings.Cut(message, "desc = "); ok {
 			message = last

@@ -30,6 +30,9 @@ func (p PEM) read() ([]byte, error) {
 
 // TLS says how the arbiter is recognised and how we identify ourselves.
 type TLS struct {
+	// Load, if not nil, is called for each connection and gives CA, Cert and Key; what is
+	// set below is not used then. So a rotated secret is used without a restart.
+	Load func(context.Context) (ca, cert, key []byte, err error)
 	// CA that signed the arbiter's certificate; empty: those that the system trusts.
 	CA PEM
 	// Cert and Key are ours; both empty: we show none.
@@ -38,8 +41,25 @@ type TLS struct {
 	ServerName string
 }
 
-// config reads what there is to read.
-func (t TLS) config() (*tls.Config, error) {
+// Check reads everything, and says what of it cannot be used.
+func (t TLS) Check(ctx context.Context) error {
+	_, err := t.config(ctx)
+	return err
+}
+
+// config reads what there is to read, now.
+func (t TLS) config(ctx context.Context) (*tls.Config, error) {
+	if t.Load != nil {
+		ca, cert, key, err := t.Load(ctx)
+		if err != nil {
+			return nil, err
+		}
+		t.CA, t.Cert, t.Key = PEM{Bytes: ca}, PEM{Bytes: cert}, PEM{Bytes: key}
+	}
+	return t.settings()
+}
+
+func (t TLS) settings() (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
 	if !t.CA.empty() {
 		pem, err := t.CA.read()
@@ -81,7 +101,7 @@ type reloading struct {
 }
 
 func newReloading(t TLS) (credentials.TransportCredentials, error) {
-	cfg, err := t.config()
+	cfg, err := t.settings()
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +110,7 @@ func newReloading(t TLS) (credentials.TransportCredentials, error) {
 
 // ClientHandshake reads the files and shakes hands.
 func (r *reloading) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	cfg, err := r.tls.config()
+	cfg, err := r.tls.config(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

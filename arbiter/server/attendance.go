@@ -60,6 +60,9 @@ func (s *attendanceService) find(ctx context.Context, r *arbiterv1.AttendRequest
 	if err := c.err(); err != nil {
 		return nil, "", err
 	}
+	if err := IdentityFrom(ctx).mayAttend(r.GetReplica(), r.GetInstance()); err != nil {
+		return nil, "", err
+	}
 	g, err := s.groups.Group(ctx, r.GetGroup())
 	if err != nil {
 		return nil, "", toStatus(err)

@@ -3,9 +3,11 @@ package server
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -27,7 +29,9 @@ const (
 	roleAny Role = ""
 )
 
-// Roles says which names in client certificates have which role.
+// Roles says which names have which role: names in client certificates, and user names of
+// service accounts, as system:serviceaccount:NAMESPACE:NAME. One of the latter may end in
+// "*", which stands for any rest.
 type Roles struct {
 	Upgraders, Attendants, Admins []string
 }
@@ -36,6 +40,8 @@ type Roles struct {
 type Identity struct {
 	// Names of the client certificate: URIs, DNS names, common name.
 	Names []string
+	// Account is the one whose token came with the call; nil if none was needed.
+	Account *Account
 	// Plaintext: the server has no TLS, everybody on this machine may do everything.
 	Plaintext bool
 }
@@ -45,10 +51,12 @@ func (i Identity) Name() string {
 	switch {
 	case i.Plaintext:
 		return "insecure"
-	case len(i.Names) == 0:
-		return "unknown"
+	case len(i.Names) > 0:
+		return i.Names[0]
+	case i.Account != nil:
+		return i.Account.Name
 	}
-	return i.Names[0]
+	return "unknown"
 }
 
 // namesOf returns the names a certificate vouches for.
@@ -64,25 +72,33 @@ func namesOf(cert *x509.Certificate) []string {
 	return names
 }
 
-// has says whether an identity has a role.
-func (r Roles) has(i Identity, role Role) bool {
-	if i.Plaintext {
-		return true
-	}
-	known := func(names []string) bool {
-		return slices.ContainsFunc(i.Names, func(n string) bool { return slices.Contains(names, n) })
-	}
+// has says whether one of the names has a role.
+func (r Roles) has(role Role, names ...string) bool {
 	switch role {
 	case RoleUpgrader:
-		return known(r.Upgraders)
+		return listed(r.Upgraders, names)
 	case RoleAttendant:
-		return known(r.Attendants)
+		return listed(r.Attendants, names)
 	case RoleAdmin:
-		return known(r.Admins)
+		return listed(r.Admins, names)
 	case roleAny:
-		return known(r.Upgraders) || known(r.Attendants) || known(r.Admins)
+		return listed(r.Upgraders, names) || listed(r.Attendants, names) || listed(r.Admins, names)
 	}
 	return false
+}
+
+// hasAny says whether one of the names has one of the roles.
+func (r Roles) hasAny(roles []Role, names ...string) bool {
+	return slices.ContainsFunc(roles, func(role Role) bool { return r.has(role, names...) })
+}
+
+func listed(list, names []string) bool {
+	return slices.ContainsFunc(list, func(entry string) bool {
+		start, any := strings.CutSuffix(entry, "*")
+		return slices.ContainsFunc(names, func(n string) bool {
+			return n == entry || any && strings.HasPrefix(entry, accountPrefix) && strings.HasPrefix(n, start)
+		})
+	})
 }
 
 // rolesFor says who may call a method; nobody may call what is not listed.
@@ -119,22 +135,44 @@ func IdentityFrom(ctx context.Context) Identity {
 type guard struct {
 	roles     Roles
 	plaintext bool
+	tokens    Tokens
+	// again is how often the caller of a stream is looked at.
+	again time.Duration
 }
 
-// admit returns a context that knows the caller, or UNAUTHENTICATED or PERMISSION_DENIED.
-func (g guard) admit(ctx context.Context, method string) (context.Context, error) {
-	who, err := g.identify(ctx)
-	if err != nil {
-		return nil, status.Error(codes.Unauthenticated, err.Error())
+// admit returns who calls, or UNAUTHENTICATED, PERMISSION_DENIED or UNAVAILABLE. A token
+// is looked at only when the certificate does not suffice.
+func (g guard) admit(ctx context.Context, method string) (Identity, error) {
+	if g.plaintext {
+		return Identity{Plaintext: true}, nil
 	}
 	allowed := rolesFor(method)
-	for _, role := range allowed {
-		if g.roles.has(who, role) {
-			return context.WithValue(ctx, identityKey{}, who), nil
+	names, problem := certified(ctx)
+	if problem == nil && g.roles.hasAny(allowed, names...) {
+		return Identity{Names: names}, nil
+	}
+	who := Identity{Names: names}
+	if token := bearer(ctx); token != "" && g.tokens != nil {
+		account, err := g.tokens.Review(ctx, token)
+		var no *TokenRefused
+		switch {
+		case errors.As(err, &no):
+			problem = errors.Join(problem, err)
+		case err != nil:
+			return Identity{}, status.Error(codes.Unavailable, err.Error())
+		case g.roles.hasAny(allowed, account.Name):
+			who.Account = &account
+			return who, nil
+		default:
+			problem = nil // we know who it is
+			who.Names = append(slices.Clone(names), account.Name)
 		}
 	}
-	return nil, status.Errorf(codes.PermissionDenied,
-		"%s needs the role %s: the client certificate names %q; the arbiter's flags --upgrader-names, --attendant-names and --admin-names give roles to names",
+	if problem != nil {
+		return Identity{}, status.Error(codes.Unauthenticated, problem.Error())
+	}
+	return Identity{}, status.Errorf(codes.PermissionDenied,
+		"%s needs the role %s: the caller is %q; the arbiter's flags --upgrader-names, --attendant-names and --admin-names give roles to names",
 		method, orList(allowed), who.Names)
 }
 
@@ -149,38 +187,65 @@ func orList(roles []Role) string {
 	return strings.Join(s, " or ")
 }
 
-func (g guard) identify(ctx context.Context) (Identity, error) {
-	if g.plaintext {
-		return Identity{Plaintext: true}, nil
-	}
+// certified returns the names of the client certificate, or what is wrong with it by now.
+func certified(ctx context.Context) ([]string, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return Identity{}, fmt.Errorf("the connection has no peer")
+		return nil, errors.New("the connection has no peer")
 	}
-	info, ok := p.AuthInfo.(verifiedInfo)
+	info, ok := p.AuthInfo.(*verifiedInfo)
 	if !ok {
-		return Identity{}, fmt.Errorf("the connection has no TLS")
+		return nil, errors.New("the connection has no TLS")
 	}
-	if info.problem != nil {
-		return Identity{}, info.problem
-	}
-	return Identity{Names: info.names}, nil
+	return info.current()
 }
 
 func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	ctx, err := g.admit(ctx, info.FullMethod)
+	who, err := g.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
-	return next(ctx, req)
+	return next(context.WithValue(ctx, identityKey{}, who), req)
 }
 
+// admitAgain is how often it is asked whether the caller of a stream may still call.
+const admitAgain = time.Minute
+
+// errNoLonger ends a stream whose caller is not accepted any more.
+var errNoLonger = errors.New("the certificate or token of this call is not accepted any more: call again with the present one")
+
 func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx, err := g.admit(ss.Context(), info.FullMethod)
+	who, err := g.admit(ss.Context(), info.FullMethod)
 	if err != nil {
 		return err
 	}
-	return next(srv, &identifiedStream{ServerStream: ss, ctx: ctx})
+	ctx, cancel := context.WithCancelCause(context.WithValue(ss.Context(), identityKey{}, who))
+	defer cancel(nil)
+	go g.watch(ctx, ss.Context(), info.FullMethod, cancel)
+	err = next(srv, &identifiedStream{ServerStream: ss, ctx: ctx})
+	if why := context.Cause(ctx); errors.Is(why, errNoLonger) {
+		// Unavailable: a caller that has a newer certificate or token just calls again.
+		return status.Error(codes.Unavailable, why.Error())
+	}
+	return err
+}
+
+// watch cancels a stream when its caller is not accepted any more. While that cannot be
+// found out, the stream goes on.
+func (g guard) watch(ctx, call context.Context, method string, cancel context.CancelCauseFunc) {
+	again := time.NewTicker(g.again)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+		if _, err := g.admit(call, method); err != nil && status.Code(err) != codes.Unavailable {
+			cancel(fmt.Errorf("%w (%s)", errNoLonger, status.Convert(err).Message()))
+			return
+		}
+	}
 }
 
 type identifiedStream struct {

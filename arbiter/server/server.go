@@ -34,6 +34,11 @@ type Config struct {
 	// loopback address.
 	Certificates Certificates
 	Roles        Roles
+	// Tokens accepts service-account tokens beside certificates; nil: certificates only.
+	Tokens Tokens
+	// AdmitAgain is how often it is asked whether the caller of a stream may still call;
+	// 0: every minute.
+	AdmitAgain time.Duration
 	// Version of the implementation, for people.
 	Version string
 	Now     func() time.Time
@@ -49,7 +54,10 @@ type Server struct {
 
 // New returns a server that is ready to Serve.
 func New(cfg Config) *Server {
-	g := guard{roles: cfg.Roles, plaintext: cfg.Certificates == nil}
+	if cfg.AdmitAgain == 0 {
+		cfg.AdmitAgain = admitAgain
+	}
+	g := guard{roles: cfg.Roles, plaintext: cfg.Certificates == nil, tokens: cfg.Tokens, again: cfg.AdmitAgain}
 	opts := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.ChainUnaryInterceptor(logUnary(cfg.Log), g.unary),

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -108,6 +109,33 @@ type verifiedInfo struct {
 	credentials.TLSInfo
 	names   []string
 	problem error
+	creds   *verifyingCreds
+	conn    net.Conn
+	// pool is the authority for which the certificate was verified last.
+	pool atomic.Pointer[x509.CertPool]
+}
+
+// current returns the names of the certificate, or what is wrong with it now: it may have
+// expired, or its authority may have been taken away, since the connection began. Then
+// the connection is closed: a client whose certificate was rotated comes back with that.
+func (i *verifiedInfo) current() ([]string, error) {
+	if i.problem != nil {
+		return nil, i.problem
+	}
+	leaf := i.State.PeerCertificates[0]
+	_, pool, err := i.creds.source.Current()
+	if err != nil {
+		return nil, err
+	}
+	if pool == i.pool.Load() && !i.creds.now().After(leaf.NotAfter) {
+		return i.names, nil
+	}
+	if _, err := i.creds.verify(i.State.PeerCertificates, pool); err != nil {
+		_ = i.conn.Close() // it is of no use any more, and may be closed already
+		return nil, err
+	}
+	i.pool.Store(pool)
+	return i.names, nil
 }
 
 func newCreds(source Certificates, now func() time.Time) credentials.TransportCredentials {
@@ -139,8 +167,13 @@ func (c *verifyingCreds) ServerHandshake(conn net.Conn) (net.Conn, credentials.A
 	if !ok {
 		return nil, nil, errors.Join(fmt.Errorf("TLS with %s: no TLS information", conn.RemoteAddr()), secure.Close())
 	}
-	out := verifiedInfo{TLSInfo: tlsInfo}
-	out.names, out.problem = c.verify(tlsInfo.State.PeerCertificates)
+	out := &verifiedInfo{TLSInfo: tlsInfo, creds: c, conn: secure}
+	_, pool, err := c.source.Current()
+	if err != nil {
+		return nil, nil, errors.Join(err, secure.Close())
+	}
+	out.pool.Store(pool)
+	out.names, out.problem = c.verify(tlsInfo.State.PeerCertificates, pool)
 	return secure, out, nil
 }
 
@@ -150,13 +183,9 @@ func (c *verifyingCreds) Clone() credentials.TransportCredentials {
 }
 
 // verify returns the names of a client certificate, or what is wrong with it.
-func (c *verifyingCreds) verify(chain []*x509.Certificate) ([]string, error) {
+func (c *verifyingCreds) verify(chain []*x509.Certificate, pool *x509.CertPool) ([]string, error) {
 	if len(chain) == 0 {
-		return nil, errors.New("no client certificate: this arbiter wants mTLS")
-	}
-	_, pool, err := c.source.Current()
-	if err != nil {
-		return nil, err
+		return nil, errors.New("no client certificate: this arbiter wants one, or a token that it accepts")
 	}
 	leaf, now := chain[0], c.now()
 	switch {

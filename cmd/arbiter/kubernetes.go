@@ -76,11 +76,15 @@ func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error
 	if err := reconciler.Setup(mgr); err != nil {
 		return err
 	}
+	cfg := server.Config{
+		Groups: registry, Certificates: certificates, Roles: o.roles, Version: version.Get(), Now: time.Now, Log: log,
+	}
+	if o.tokens {
+		cfg.Tokens = controller.NewTokens(mgr.GetClient(), time.Now)
+	}
 	serving := &grpcRunnable{
 		address: o.listen, log: log,
-		server: server.New(server.Config{
-			Groups: registry, Certificates: certificates, Roles: o.roles, Version: version.Get(), Now: time.Now, Log: log,
-		}),
+		server:       server.New(cfg),
 		certificates: certificates,
 	}
 	if err := errors.Join(mgr.Add(serving), mgr.AddHealthzCheck("alive", healthz.Ping), mgr.AddReadyzCheck("serving", serving.ready)); err != nil {

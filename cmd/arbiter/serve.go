@@ -27,6 +27,7 @@ type serveOptions struct {
 	cert, key, clientCA string
 	insecure            bool
 	roles               server.Roles
+	tokens              bool
 	selfSigned          bool
 	secretsNamespace    string
 	serviceNames        []string
@@ -62,7 +63,9 @@ The group is then "prod/voters", its replicas "prod/voter-0" and so on. The stat
 synced before each answer. A lease that expires keeps its ban until its holder releases it
 or an administrator does: without Kubernetes there is no pod to fence.
 
-Clients are known by the names in their certificates (common name, DNS name or URI).`
+Clients are known by the names in their certificates (common name, DNS name or URI), and
+with --service-account-tokens by the service account whose token they send as
+"authorization: Bearer". A token that is bound to a pod attends as that pod only.`
 
 func serveCommand() *cobra.Command {
 	var o serveOptions
@@ -77,9 +80,11 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.key, "tls-key", "", "server key, PEM")
 	f.StringVar(&o.clientCA, "client-ca", "", "authority that signs client certificates, PEM")
 	f.BoolVar(&o.insecure, "insecure", false, "no TLS, everybody may do everything; only with a loopback --listen")
-	f.StringSliceVar(&o.roles.Upgraders, "upgrader-names", []string{"offduty-upgrader"}, "certificate names that may lease")
-	f.StringSliceVar(&o.roles.Attendants, "attendant-names", []string{"offduty-attendant"}, "certificate names that may attend")
-	f.StringSliceVar(&o.roles.Admins, "admin-names", []string{"offduty-admin"}, "certificate names that may release by force")
+	f.StringSliceVar(&o.roles.Upgraders, "upgrader-names", []string{"offduty-upgrader"}, "certificate names, and service accounts as system:serviceaccount:NAMESPACE:NAME, that may lease")
+	f.StringSliceVar(&o.roles.Attendants, "attendant-names", []string{"offduty-attendant"}, "certificate names that may attend as any replica, and service accounts (the last part may be *) whose pods may attend as themselves")
+	f.StringSliceVar(&o.roles.Admins, "admin-names", []string{"offduty-admin"}, "certificate names and service accounts that may release by force")
+	f.BoolVar(&o.tokens, "service-account-tokens", false,
+		"accept, beside certificates, service-account tokens for the audience "+controller.TokenAudience+"; needs the right to create tokenreviews")
 	f.BoolVar(&o.selfSigned, "self-signed-secrets", false,
 		"make and renew all certificates and keep them in the Secrets offduty-arbiter-ca, offduty-arbiter-tls, offduty-upgrader-tls, offduty-attendant-tls and offduty-admin-tls")
 	f.StringVar(&o.secretsNamespace, "secrets-namespace", "", "namespace of these Secrets (default: --leader-election-namespace)")
@@ -136,6 +141,10 @@ func (o *serveOptions) check() error {
 		return errors.New("--state-file and --config are needed together")
 	case o.stateFile != "" && o.selfSigned:
 		return errors.New("--self-signed-secrets needs Kubernetes: give --tls-cert, --tls-key and --client-ca with --state-file")
+	case o.stateFile != "" && o.tokens:
+		return errors.New("--service-account-tokens needs Kubernetes: with --state-file clients are known by their certificates")
+	case o.insecure && o.tokens:
+		return errors.New("--service-account-tokens needs TLS: a token must be seen by nobody else")
 	case ways != 1:
 		return errors.New("give exactly one of: --tls-cert with --tls-key and --client-ca; --self-signed-secrets; --insecure")
 	case files > 0 && files < 3:

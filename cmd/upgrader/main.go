@@ -3,9 +3,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
@@ -39,13 +41,19 @@ type options struct {
 	renewDeadline   time.Duration
 	retryPeriod     time.Duration
 
-	arbiter       string
-	ca, cert, key string
-	serverName    string
-	insecure      bool
-	leaseTTL      time.Duration
-	qps           float64
-	zap           zap.Options
+	namespaces []string
+
+	arbiter              string
+	trusted              []string
+	ca, cert, key, token string
+	serverName           string
+	insecure             bool
+	allowed              controller.Allowed
+	foreignGroups        bool
+
+	leaseTTL time.Duration
+	qps      float64
+	zap      zap.Options
 }
 
 func parse(args []string) (*options, error) {
@@ -58,12 +66,19 @@ func parse(args []string) (*options, error) {
 	fs.DurationVar(&o.leaseDuration, "leader-election-lease-duration", 15*time.Second, "how long a leader that is not heard of is waited for")
 	fs.DurationVar(&o.renewDeadline, "leader-election-renew-deadline", 10*time.Second, "how long a leader tries to renew before it gives up")
 	fs.DurationVar(&o.retryPeriod, "leader-election-retry-period", 2*time.Second, "how long to wait between tries")
+	fs.Func("namespaces", "comma-separated namespaces whose plans are carried out; default: all", list(&o.namespaces))
 	fs.StringVar(&o.arbiter, "arbiter-address", "", "host:port of the arbiter for plans that name none")
+	fs.Func("trusted-arbiters", "comma-separated host:port of further arbiters that are shown the certificate and token below, if a plan names them exactly so", list(&o.trusted))
 	fs.StringVar(&o.ca, "arbiter-ca", "", "file with the CA of that arbiter's certificate")
 	fs.StringVar(&o.cert, "arbiter-cert", "", "file with the client certificate for that arbiter")
 	fs.StringVar(&o.key, "arbiter-key", "", "file with the key of the client certificate")
+	fs.StringVar(&o.token, "arbiter-token-file", "", "file with a service-account token for the audience offduty.dev/arbiter; it is sent to --arbiter-address and --trusted-arbiters and to nobody else, and read anew for each call")
 	fs.StringVar(&o.serverName, "arbiter-server-name", "", "name in the arbiter's certificate; default: the host of its address")
 	fs.BoolVar(&o.insecure, "arbiter-insecure", false, "talk to the arbiter without TLS; only on loopback addresses")
+	allowed := controller.DefaultAllowed
+	fs.Func("allowed-arbiters", `which other arbiters plans may name, comma-separated: "*", host, *.suffix, an IP address or a network, with or without :port; `+
+		"{namespace} is the plan's. Loopback, link-local and metadata addresses must be listed themselves. Empty: none; default: "+strings.Join(allowed, ","), list(&allowed))
+	fs.BoolVar(&o.foreignGroups, "foreign-groups", false, "let plans without spec.arbiter.tls name groups of other namespaces")
 	fs.DurationVar(&o.leaseTTL, "lease-ttl", 30*time.Second, "how long leases last without renewal; whole seconds, 1s to 1h")
 	fs.Float64Var(&o.qps, "kube-api-qps", 100, "requests per second to the API server")
 	o.zap.BindFlags(fs)
@@ -76,7 +91,25 @@ func parse(args []string) (*options, error) {
 	if o.leaseTTL < time.Second || o.leaseTTL > time.Hour || o.leaseTTL%time.Second != 0 {
 		return nil, fmt.Errorf("--lease-ttl %s: give whole seconds from 1s to 1h", o.leaseTTL)
 	}
-	return o, nil
+	if o.insecure && o.token != "" {
+		return nil, errors.New("--arbiter-token-file needs TLS: leave out --arbiter-insecure, or the token")
+	}
+	var err error
+	o.allowed, err = controller.ParseAllowed(allowed)
+	return o, err
+}
+
+// list reads a comma-separated list, in place of what was there.
+func list(into *[]string) func(string) error {
+	return func(text string) error {
+		*into = nil
+		for entry := range strings.SplitSeq(text, ",") {
+			if entry = strings.TrimSpace(entry); entry != "" {
+				*into = append(*into, entry)
+			}
+		}
+		return nil
+	}
 }
 
 func main() {
@@ -122,7 +155,7 @@ func run(ctx context.Context, o *options) error {
 	}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme:                              scheme,
-		Cache:                               controller.CacheOptions(),
+		Cache:                               controller.CacheOptions(o.namespaces),
 		Metrics:                             metricsserver.Options{BindAddress: o.metrics},
 		HealthProbeBindAddress:              o.probes,
 		LeaderElection:                      o.elect,
@@ -159,6 +192,16 @@ func election(cfg *rest.Config, o *options, identity string) (resourcelock.Inter
 	return resourcelock.New(resourcelock.LeasesResourceLock, o.namespace, electionName, core, coordination, resourcelock.ResourceLockConfig{Identity: identity})
 }
 
+// arbiters says which arbiters there are, and who we are there.
+func (o *options) arbiters() controller.Arbiters {
+	own := arbiter.Config{Address: o.arbiter, Insecure: o.insecure, TokenFile: o.token}
+	if !o.insecure {
+		own.TLS = &arbiter.TLS{ServerName: o.serverName}
+		own.TLS.CA.File, own.TLS.Cert.File, own.TLS.Key.File = o.ca, o.cert, o.key
+	}
+	return controller.Arbiters{Own: own, Trusted: o.trusted, Allowed: o.allowed, ForeignGroups: o.foreignGroups}
+}
+
 func wire(ctx context.Context, mgr ctrl.Manager, o *options, identity string) error {
 	leader := &controller.Leader{Reader: mgr.GetAPIReader(), Identity: identity, Fixed: time.Now().Unix()}
 	if o.elect {
@@ -174,11 +217,7 @@ func wire(ctx context.Context, mgr ctrl.Manager, o *options, identity string) er
 			Client: mgr.GetClient(), Writes: apply.NewWrites(), Now: time.Now,
 			Recorder: controller.Recorder{EventRecorder: mgr.GetEventRecorder("offduty-upgrader")},
 		},
-		Arbiter: arbiter.Config{Address: o.arbiter, Insecure: o.insecure},
-	}
-	if !o.insecure {
-		r.Arbiter.TLS = &arbiter.TLS{ServerName: o.serverName}
-		r.Arbiter.TLS.CA.File, r.Arbiter.TLS.Cert.File, r.Arbiter.TLS.Key.File = o.ca, o.cert, o.key
+		Arbiters: o.arbiters(),
 	}
 	if err := r.SetupWithManager(ctx, mgr, notices); err != nil {
 		return fmt.Errorf("set up the controller: %w", err)

@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"offduty.dev/api/v1alpha1"
-	arbiter "offduty.dev/arbiter/client"
 	"offduty.dev/upgrader/apply"
 	"offduty.dev/upgrader/observe"
 	"offduty.dev/upgrader/plan"
@@ -31,9 +30,9 @@ type Reconciler struct {
 	Sessions *session.Sessions
 	Applier  *apply.Applier
 	Leader   *Leader
-	// Arbiter is the arbiter for plans that name none.
-	Arbiter arbiter.Config
-	Now     func() time.Time
+	// Arbiters says which arbiters plans may name, and to which the upgrader shows who it is.
+	Arbiters Arbiters
+	Now      func() time.Time
 
 	secrets secrets
 	pace    pace
@@ -58,7 +57,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	ses, view := r.converse(ctx, up)
+	ses, view, look := r.converse(ctx, up)
 	scene, err := observe.World(ctx, r.Client, r.Applier.Writes, up, term, view)
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("observe %s: %w", req, err)
@@ -87,8 +86,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if again {
 		result.RequeueAfter = retryConflict
 	}
-	if later > 0 && (result.RequeueAfter == 0 || later < result.RequeueAfter) {
-		result.RequeueAfter = later
+	for _, after := range []time.Duration{later, look} {
+		if after > 0 && (result.RequeueAfter == 0 || after < result.RequeueAfter) {
+			result.RequeueAfter = after
+		}
 	}
 	return result, nil
 }
@@ -104,29 +105,23 @@ func (r *Reconciler) tell(ctx context.Context, up *v1alpha1.UpgradePlan, next *v
 // retryConflict is how soon a conflict is looked at again, should no event come.
 const retryConflict = 200 * time.Millisecond
 
-// converse returns the plan's conversation with its arbiter and what it knows.
-func (r *Reconciler) converse(ctx context.Context, up *v1alpha1.UpgradePlan) (*session.Session, session.View) {
-	blocked := func(reason plan.Reason, format string, args ...any) (*session.Session, session.View) {
+// converse returns the plan's conversation with its arbiter and what it knows, and when to
+// look again at what no event will tell; 0: never.
+func (r *Reconciler) converse(ctx context.Context, up *v1alpha1.UpgradePlan) (*session.Session, session.View, time.Duration) {
+	blocked := func(err error, look time.Duration) (*session.Session, session.View, time.Duration) {
 		r.Sessions.Forget(client.ObjectKeyFromObject(up))
-		return nil, session.View{Arbiter: plan.Arbiter{Blocked: &plan.Blocker{Reason: reason, Message: fmt.Sprintf(format, args...)}}}
+		return nil, session.View{Arbiter: plan.Arbiter{Blocked: &plan.Blocker{Reason: plan.ArbiterConfigInvalid, Message: err.Error()}}}, look
 	}
-	cfg := r.Arbiter
-	if a := up.Spec.Arbiter.Address; a != "" {
-		cfg.Address = a
-		cfg.Insecure = false
-	}
-	if cfg.Address == "" {
-		return blocked(plan.ArbiterConfigInvalid, "the plan names no arbiter and the upgrader was started without one: set spec.arbiter.address")
+	cfg, err := r.Arbiters.For(up)
+	if err != nil {
+		return blocked(err, 0)
 	}
 	cfg.Timeout = time.Duration(up.Spec.Arbiter.TimeoutSeconds) * time.Second
-	digest := "default"
+	digest := "own"
 	if up.Spec.Arbiter.TLS != nil {
-		own, err := r.secrets.get(ctx, r.Secrets, up, r.Now())
-		if err != nil {
-			return blocked(plan.ArbiterConfigInvalid, "%v", err)
+		if cfg.TLS, digest, err = r.secrets.tls(ctx, r.Secrets, up); err != nil {
+			return blocked(err, lookForSecret)
 		}
-		cfg.TLS, digest = own.tls, own.digest
-		cfg.Insecure = false
 	}
 	//nolint:contextcheck // the conversation outlives this call
 	ses, err := r.Sessions.For(session.Key{
@@ -134,9 +129,9 @@ func (r *Reconciler) converse(ctx context.Context, up *v1alpha1.UpgradePlan) (*s
 		Address: cfg.Address, TLSDigest: digest, Timeout: cfg.Timeout, Group: group(up),
 	}, cfg)
 	if err != nil {
-		return blocked(plan.ArbiterConfigInvalid, "%v", err)
+		return blocked(err, 0)
 	}
-	return ses, ses.View()
+	return ses, ses.View(), 0
 }
 
 // group is the key of the plan's group: a bare name is a Roster of the plan's namespace.

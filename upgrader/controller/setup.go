@@ -27,10 +27,16 @@ import (
 // Workers is how many plans are reconciled at the same time.
 const Workers = 8
 
-// CacheOptions keep the cache small: of pods only what decisions need.
-func CacheOptions() cache.Options {
+// CacheOptions keep the cache small: of pods only what decisions need. Without namespaces
+// it holds those of all.
+func CacheOptions(namespaces []string) cache.Options {
+	in := make(map[string]cache.Config, len(namespaces))
+	for _, ns := range namespaces {
+		in[ns] = cache.Config{}
+	}
 	return cache.Options{
-		DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultNamespaces: in,
+		DefaultTransform:  cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}:                {Transform: slimPod},
 			&kruisev1beta1.StatefulSet{}: {Transform: func(o any) (any, error) { return o, nil }}, // managedFields tell who wrote the template
