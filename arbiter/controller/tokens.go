@@ -19,7 +19,7 @@ import (
 
 // TokenAudience is for whom a token must have been made: one for the API server or for
 // another service opens nothing here, and one for us opens nothing there.
-const TokenAudience = "offduty.dev/arbiter"
+const TokenAudience = "offduty.dev/arbiter" //nolint:gosec // a name, not a secret
 
 const (
 	// rememberToken is how long a token goes on to work after it was revoked. The API

@@ -68,22 +68,26 @@ func TestWhoseATokenIs(t *testing.T) {
 			}
 			got, err := NewTokens(&reviewer{answer: tt.answer, err: tt.err}, time.Now).Review(t.Context(), tt.token)
 			var no *server.TokenRefused
-			switch {
-			case errors.As(err, &no):
-				if tt.refused == "" || !strings.Contains(no.Why, tt.refused) {
-					t.Errorf("refused: %v", err)
-				}
-			case err != nil:
-				if tt.failed == "" || !strings.Contains(err.Error(), tt.failed) {
-					t.Errorf("failed: %v", err)
-				}
-			case tt.refused != "" || tt.failed != "":
-				t.Errorf("it is accepted as %v", got)
+			refused, failed := "", ""
+			if errors.As(err, &no) {
+				refused = no.Why
+			} else if err != nil {
+				failed = err.Error()
 			}
+			agree(t, "the refusal", refused, tt.refused)
+			agree(t, "the failure", failed, tt.failed)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("the account (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// agree wants a text to contain another, and to be empty when that is.
+func agree(t *testing.T, what, got, want string) {
+	t.Helper()
+	if (want == "") != (got == "") || !strings.Contains(got, want) {
+		t.Errorf("%s: got %q, want %q", what, got, want)
 	}
 }
 

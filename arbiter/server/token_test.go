@@ -193,6 +193,7 @@ func TestAConnectionEndsWithTheTrustInItsCertificate(t *testing.T) {
 	tests := map[string]func(t *testing.T, dir string){
 		"its certificate expires": func(*testing.T, string) { late.Store(int64(30 * time.Minute)) },
 		"its authority is taken away": func(t *testing.T, dir string) {
+			t.Helper()
 			other := newAuthority(t)
 			other.write(t, dir, other.issue(t, "arbiter", -time.Hour, time.Hour))
 		},

@@ -99,7 +99,9 @@ func TestBadInputIsShownAndChangesNothing(t *testing.T) {
 	}{
 		{
 			name: "an arbiter that cannot be reached is named",
-			plan: with("group: sample", "group: sample\n    address: 127.0.0.1:1"),
+			plan: func(s *stage) string {
+				return strings.Replace(tls(s, "good", s.files("upgrader")), s.ArbiterAddress, "127.0.0.1:1", 1)
+			},
 			want: []func(harness.Now) error{
 				told("ArbiterReachable", "False", "ArbiterUnreachable", "127.0.0.1:1", "connection refused"),
 				told("Ready", "False", "ArbiterUnreachable"),

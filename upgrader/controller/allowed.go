@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -131,12 +132,9 @@ func specialIP(ip netip.Addr) string {
 		b := ip.As16()
 		ip = netip.AddrFrom4([4]byte(b[12:]))
 	}
-	for _, m := range metadataIPs {
-		if ip == m {
-			return "a cloud's metadata address"
-		}
-	}
 	switch {
+	case slices.Contains(metadataIPs, ip):
+		return "a cloud's metadata address"
 	case ip.IsLoopback():
 		return "a loopback address"
 	case ip.IsUnspecified():

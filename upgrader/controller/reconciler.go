@@ -82,16 +82,21 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := errors.Join(applyErr, statusErr); err != nil {
 		return ctrl.Result{}, err // tried again soon, and then ever later
 	}
-	result := ctrl.Result{RequeueAfter: decision.Recheck}
+	next := decision.Recheck
 	if again {
-		result.RequeueAfter = retryConflict
+		next = retryConflict
 	}
-	for _, after := range []time.Duration{later, look} {
-		if after > 0 && (result.RequeueAfter == 0 || after < result.RequeueAfter) {
-			result.RequeueAfter = after
+	return ctrl.Result{RequeueAfter: soonest(next, later, look)}, nil
+}
+
+// soonest returns the shortest of some times; 0 is never.
+func soonest(times ...time.Duration) (first time.Duration) {
+	for _, t := range times {
+		if t > 0 && (first == 0 || t < first) {
+			first = t
 		}
 	}
-	return result, nil
+	return first
 }
 
 // tell writes the status, or says for how long it can wait for more news.
@@ -123,7 +128,6 @@ func (r *Reconciler) converse(ctx context.Context, up *v1alpha1.UpgradePlan) (*s
 			return blocked(err, lookForSecret)
 		}
 	}
-	//nolint:contextcheck // the conversation outlives this call
 	ses, err := r.Sessions.For(session.Key{
 		Plan: client.ObjectKeyFromObject(up), Holder: string(up.UID),
 		Address: cfg.Address, TLSDigest: digest, Timeout: cfg.Timeout, Group: group(up),

@@ -45,21 +45,42 @@ type System struct {
 	Cluster *controlplane.Cluster
 	// ArbiterAddress is where the arbiter serves.
 	ArbiterAddress string
+	// Options of the installation.
+	Options Options
 
 	kubeconfig string // of the administrator, for kubectl
 	ports      map[string]int
+}
+
+// Options of an installation; the zero value is config/default.
+type Options struct {
+	// Config is the kustomization under config/ that is installed.
+	Config string
+	// Arbiter and Upgrader are further arguments; the last of two that are alike holds.
+	Arbiter, Upgrader []string
 }
 
 // Install applies the manifests, starts the arbiter and the named upgraders and returns
 // when the arbiter serves and, if there are any, an upgrader leads. root is the module's
 // folder.
 func Install(ctx context.Context, c *controlplane.Cluster, root string, upgraders ...string) (*System, error) {
-	s := &System{Cluster: c, ports: map[string]int{}}
+	return InstallWith(ctx, c, root, Options{Config: "default", Arbiter: withTokens}, upgraders...)
+}
+
+// withTokens is what config/tokens adds to the arbiter.
+var withTokens = []string{
+	"--service-account-tokens", "--upgrader-names", "offduty-upgrader," + UpgraderAccount.Username(),
+	"--attendant-names", "offduty-attendant,system:serviceaccount:*",
+}
+
+// InstallWith is Install with options.
+func InstallWith(ctx context.Context, c *controlplane.Cluster, root string, o Options, upgraders ...string) (*System, error) {
+	s := &System{Cluster: c, Options: o, ports: map[string]int{}}
 	var err error
 	if s.kubeconfig, err = c.Kubeconfig(ctx, controlplane.Admin()); err != nil {
 		return nil, err
 	}
-	if err := s.apply(ctx, filepath.Join(root, "config", "default")); err != nil {
+	if err := s.apply(ctx, filepath.Join(root, "config", o.Config)); err != nil {
 		return nil, err
 	}
 	if err := s.StartArbiter(ctx); err != nil {
@@ -115,7 +136,7 @@ func (s *System) StartArbiter(ctx context.Context) error {
 		"--leader-election-namespace", SystemNamespace,
 		"--self-signed-secrets", "--service-dns-names", "127.0.0.1,localhost",
 	}
-	if err := s.start(ctx, ArbiterProcess, "./cmd/arbiter", ArbiterAccount, argv); err != nil {
+	if err := s.start(ctx, ArbiterProcess, "./cmd/arbiter", ArbiterAccount, append(argv, s.Options.Arbiter...)); err != nil {
 		return err
 	}
 	if err := s.AwaitReady(ctx, ArbiterProcess); err != nil {
@@ -133,13 +154,20 @@ func (s *System) StartArbiter(ctx context.Context) error {
 // up: it leads, or waits to.
 func (s *System) StartUpgrader(ctx context.Context, name string) error {
 	t := s.TLS("upgrader")
+	token, err := s.SaveToken(ctx, UpgraderAccount.Username())
+	if err != nil {
+		return err
+	}
 	argv := []string{
 		"--arbiter-address", s.ArbiterAddress, "--arbiter-ca", t.CA.File, "--arbiter-cert", t.Cert.File, "--arbiter-key", t.Key.File,
 		"--leader-election-namespace", SystemNamespace, "--leader-election-lease-duration", "3s",
 		"--leader-election-renew-deadline", "2s", "--leader-election-retry-period", "500ms",
 		"--lease-ttl", LeaseTTL.String(), "--metrics-bind-address", "0", "--zap-log-level", "debug",
+		"--arbiter-token-file", token,
+		// So that plans may name what these tests want to be named.
+		"--allowed-arbiters", "*.{namespace}.svc,localhost,127.0.0.1:1",
 	}
-	if err := s.start(ctx, name, "./cmd/upgrader", UpgraderAccount, argv); err != nil {
+	if err := s.start(ctx, name, "./cmd/upgrader", UpgraderAccount, append(argv, s.Options.Upgrader...)); err != nil {
 		return err
 	}
 	return s.AwaitReady(ctx, name)
@@ -248,6 +276,28 @@ func (s *System) saveSecret(ctx context.Context, who string) error {
 		}
 	}
 	return nil
+}
+
+// SaveToken writes a token of a service account (system:serviceaccount:NAMESPACE:NAME) for
+// the arbiter into a file, as a projected volume would have it, and returns its path.
+func (s *System) SaveToken(ctx context.Context, account string) (string, error) {
+	parts := strings.Split(account, ":")
+	if len(parts) != 4 {
+		return "", fmt.Errorf("%q is not the name of a service account", account)
+	}
+	token, err := s.Cluster.Token(ctx, parts[2], parts[3], "offduty.dev/arbiter")
+	if err != nil {
+		return "", err
+	}
+	dir := s.certificates(parts[3])
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make a folder for a token: %w", err)
+	}
+	path := filepath.Join(dir, "token")
+	if err := os.WriteFile(path, []byte(token), 0o600); err != nil {
+		return "", fmt.Errorf("write a token: %w", err)
+	}
+	return path, nil
 }
 
 // TLS is how a client of the arbiter (upgrader, attendant or admin) identifies itself.
