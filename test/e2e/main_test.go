@@ -49,7 +49,13 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	system := install(t)
-	s, err := system.NewStage(t.Context(), clustertest.Namespace(t), nil)
+	return newStageIn(t, system, clustertest.Namespace(t))
+}
+
+// newStageIn is newStage in a namespace that is there already.
+func newStageIn(t *testing.T, system *harness.System, namespace string) *stage {
+	t.Helper()
+	s, err := system.NewStage(t.Context(), namespace, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
