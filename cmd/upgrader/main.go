@@ -113,6 +113,13 @@ func list(into *[]string) func(string) error {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "uninstall" {
+		err := runUninstall(os.Args[2:])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "upgrader uninstall:", err)
+		}
+		os.Exit(exitCode(err))
+	}
 	o, err := parse(os.Args[1:])
 	if err == nil {
 		ctrl.SetLogger(zap.New(zap.UseFlagOptions(&o.zap)))
