@@ -67,6 +67,11 @@ bench: ## run the benchmarks that match BENCH
 .PHONY: lint
 lint: ## golangci-lint: bugs, floors of the architecture, style (.golangci.yml)
 	$(TOOL) golangci-lint run ./...
+	@# Our own programs under hack/tools are modules of their own. They are compiled as
+	@# hack/tool does it, so that it is done once.
+	@for main in hack/tools/*/main.go; do \
+		(cd "$${main%/*}" && set -x && GOWORK=off GOFLAGS=-trimpath CGO_ENABLED=0 ../../../$(TOOL) golangci-lint run ./...); \
+	done
 
 .PHONY: verify
 verify: ## regenerate everything and demand a clean tree; formatting, go.mod files, protocol lint and compatibility
@@ -75,9 +80,10 @@ verify: ## regenerate everything and demand a clean tree; formatting, go.mod fil
 ##@ Change
 
 .PHONY: generate
-generate: ## from proto/ and api/ make Go code and CRDs
+generate: ## from proto/ and api/ make Go code and CRDs, from config/ the Helm chart
 	cd proto && ../$(TOOL) buf generate
 	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=config/crd/bases
+	$(TOOL) chart hack/chart config/chart
 
 .PHONY: fmt
 fmt: ## format Go and proto files

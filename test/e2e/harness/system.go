@@ -64,23 +64,28 @@ type Options struct {
 // when the arbiter serves and, if there are any, an upgrader leads. root is the module's
 // folder.
 func Install(ctx context.Context, c *controlplane.Cluster, root string, upgraders ...string) (*System, error) {
-	return InstallWith(ctx, c, root, Options{Config: "default", Arbiter: withTokens}, upgraders...)
+	return InstallWith(ctx, c, root, Default, upgraders...)
 }
 
-// withTokens is what config/tokens adds to the arbiter.
-var withTokens = []string{
+// Default are the options of config/default, with what config/tokens adds to the arbiter.
+var Default = Options{Config: "default", Arbiter: []string{
 	"--service-account-tokens", "--upgrader-names", "offduty-upgrader," + UpgraderAccount.Username(),
 	"--attendant-names", "offduty-attendant,system:serviceaccount:*",
-}
+}}
 
 // InstallWith is Install with options.
 func InstallWith(ctx context.Context, c *controlplane.Cluster, root string, o Options, upgraders ...string) (*System, error) {
+	if err := apply(ctx, c, filepath.Join(root, "config", o.Config)); err != nil {
+		return nil, err
+	}
+	return Run(ctx, c, o, upgraders...)
+}
+
+// Run is InstallWith where the manifests were applied in another way.
+func Run(ctx context.Context, c *controlplane.Cluster, o Options, upgraders ...string) (*System, error) {
 	s := &System{Cluster: c, Options: o, ports: map[string]int{}}
 	var err error
 	if s.kubeconfig, err = c.Kubeconfig(ctx, controlplane.Admin()); err != nil {
-		return nil, err
-	}
-	if err := s.apply(ctx, filepath.Join(root, "config", o.Config)); err != nil {
 		return nil, err
 	}
 	if err := s.StartArbiter(ctx); err != nil {
@@ -94,8 +99,8 @@ func InstallWith(ctx context.Context, c *controlplane.Cluster, root string, o Op
 	return s, nil
 }
 
-func (s *System) apply(ctx context.Context, dir string) error {
-	manifests, err := s.Cluster.Kustomize(ctx, dir)
+func apply(ctx context.Context, c *controlplane.Cluster, dir string) error {
+	manifests, err := c.Kustomize(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -110,7 +115,7 @@ func (s *System) apply(ctx context.Context, dir string) error {
 			}
 		}
 	}
-	return s.Cluster.ApplyObjects(ctx, objects...)
+	return c.ApplyObjects(ctx, objects...)
 }
 
 // port returns a port of this machine that stays the same for each use.
