@@ -35,7 +35,7 @@ func main() {
 
 // run is the whole program; it returns the exit code.
 func run(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
-	root := rootCommand(streams)
+	root := rootCommand(streams) //nolint:contextcheck // the functions that complete get theirs from cobra
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var v *verdict

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	"github.com/spf13/cobra"
@@ -119,14 +120,7 @@ func roster(ctx context.Context, k client.Client, up *v1alpha1.UpgradePlan) (ro 
 
 // outputFlag adds -o.
 func outputFlag(cmd *cobra.Command, to *string, formats ...string) {
-	help := "Output format. One of: ("
-	for i, f := range formats {
-		if i > 0 {
-			help += ", "
-		}
-		help += f
-	}
-	cmd.Flags().StringVarP(to, "output", "o", "", help+").")
+	cmd.Flags().StringVarP(to, "output", "o", "", "Output format. One of: ("+strings.Join(formats, ", ")+").")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)) // fails only for a flag that does not exist
 }
 

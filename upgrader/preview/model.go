@@ -234,12 +234,15 @@ func (m *model) refresh(t *plan.Target, r *plan.Replica) {
 func (m *model) update(t *plan.Target) {
 	order := make([]*plan.Replica, 0, len(t.Pods))
 	for j := range t.Pods {
-		order = append(order, &t.Pods[j])
+		order = append(order, &t.Pods[len(t.Pods)-1-j]) // ties go to the higher ordinal
 	}
 	slices.SortStableFunc(order, func(a, b *plan.Replica) int { return cmp.Compare(weight(t, b), weight(t, a)) })
 	for _, r := range order[:max(len(order)-int(t.Partition), 0)] {
-		if !r.Exists || r.Revision == t.UpdateRevision || m.refused[r.Name] != "" {
+		if !r.Exists || r.Revision == t.UpdateRevision {
 			continue
+		}
+		if m.refused[r.Name] != "" {
+			return // with InPlaceOnly Kruise goes no further than the first that it cannot update
 		}
 		if r.Hold && r.State != plan.StatePreparingUpdate {
 			r.State, m.changed = plan.StatePreparingUpdate, true

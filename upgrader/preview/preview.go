@@ -142,19 +142,29 @@ func (r *Result) count(m *model) {
 	}
 }
 
+// finish says how it would end, and leaves out the steps that would only be begun.
 func (r *Result) finish(m *model, d plan.Decision) {
-	r.Steps, r.Done, r.Reason, r.Message = m.steps, d.Done, string(d.Reason), d.Message
+	r.Done, r.Reason, r.Message = d.Done, string(d.Reason), d.Message
+	left := map[string]bool{}
 	for i := range m.w.Targets {
 		t := &m.w.Targets[i]
-		if t.Blocked == nil {
-			r.Targets[i].Reason, r.Targets[i].Message = "", ""
-		}
 		for j := range t.Pods {
 			p := &t.Pods[j]
 			if plan.StepOf(m.w, t, p, m.now) != plan.StepUpgraded || t.TemplatePending {
+				left[p.Name] = true
 				r.Left = append(r.Left, Replica{Name: p.Name, Duty: p.Duty.String(), NotInPlace: m.refused[p.Name]})
 			}
 		}
+	}
+	for _, s := range m.steps {
+		switch {
+		case s.NotInPlace != "":
+			r.Reason = string(plan.NotInPlace)
+			r.Message = fmt.Sprintf("Kruise cannot update %s in place, and goes no further: its revision differs in %s", s.Replica, s.NotInPlace)
+		case s.Kind != Handover && left[s.Replica]:
+			continue
+		}
+		r.Steps = append(r.Steps, s)
 	}
 }
 
@@ -162,20 +172,15 @@ func (r *Result) finish(m *model, d plan.Decision) {
 // place.
 func (r *Result) target(m *model, scene *observe.Scene, spec *v1alpha1.Target, t *plan.Target, all *Snapshot) error {
 	out := Target{Name: t.Name, FromRevision: t.CurrentRevision, ToRevision: t.UpdateRevision}
+	defer func() { r.Targets = append(r.Targets, out) }()
 	if t.Blocked != nil {
 		out.Reason, out.Message = string(t.Blocked.Reason), t.Blocked.Message
 	}
 	set := scene.Sets[t.Name]
 	if set == nil {
-		r.Targets = append(r.Targets, out)
 		return nil
 	}
-	revisions := map[string]*appsv1.ControllerRevision{}
-	for i := range all.Revisions {
-		if metav1.IsControlledBy(&all.Revisions[i], set) {
-			revisions[all.Revisions[i].Name] = &all.Revisions[i]
-		}
-	}
+	revisions := all.revisionsOf(set)
 	to := revisions[t.UpdateRevision]
 	if t.TemplatePending && t.TemplateBlocked == nil {
 		var err error
@@ -188,14 +193,20 @@ func (r *Result) target(m *model, scene *observe.Scene, spec *v1alpha1.Target, t
 		}
 	}
 	for j := range t.Pods {
-		if from := revisions[t.Pods[j].Revision]; from != nil && to != nil && from.Name != to.Name {
-			if why := kruise.NotInPlace(from, to); why != "" {
-				m.refused[t.Pods[j].Name] = why
-			}
+		if why := notInPlace(revisions[t.Pods[j].Revision], to); why != "" {
+			m.refused[t.Pods[j].Name] = why
 		}
 	}
-	r.Targets = append(r.Targets, out)
 	return nil
+}
+
+// notInPlace says why a pod cannot come from one revision to another; "": it can, or they
+// are not known.
+func notInPlace(from, to *appsv1.ControllerRevision) string {
+	if from == nil || to == nil || from.Name == to.Name {
+		return ""
+	}
+	return kruise.NotInPlace(from, to)
 }
 
 // written is the revision that the set gets when the plan's images are written: an earlier

@@ -9,6 +9,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"offduty.dev/api/v1alpha1"
@@ -70,6 +71,17 @@ func indexed[T any](all []T, want string, index func(*T) []string) []T {
 		}
 	}
 	return out
+}
+
+// revisionsOf are the revisions of a set by name.
+func (s *Snapshot) revisionsOf(set *kruisev1beta1.StatefulSet) map[string]*appsv1.ControllerRevision {
+	m := map[string]*appsv1.ControllerRevision{}
+	for i := range s.Revisions {
+		if metav1.IsControlledBy(&s.Revisions[i], set) {
+			m[s.Revisions[i].Name] = &s.Revisions[i]
+		}
+	}
+	return m
 }
 
 // fresh: what was read just now shows everything.

@@ -222,12 +222,20 @@ func (a *Answer) Release(replica string) (string, error) {
 		what = fmt.Sprintf("the lease %s, which is %s, held by %s for %s", l.ID, strings.ToLower(l.Phase), l.Holder, l.Held)
 	}
 	text := fmt.Sprintf("replica %s: this ends %s; the arbiter may then call it to duty", replica, what)
-	for i := range a.Plan.Targets {
-		for _, r := range a.Plan.Targets[i].Pods {
-			if r.Name == replica {
-				text += fmt.Sprintf("\nits step is %s: %s", r.Step, standing(&r))
+	if r := a.Plan.replica(replica); r != nil {
+		text += fmt.Sprintf("\nits step is %s: %s", r.Step, standing(r))
+	}
+	return text, nil
+}
+
+// replica finds a replica by name.
+func (p *Plan) replica(name string) *Replica {
+	for i := range p.Targets {
+		for j := range p.Targets[i].Pods {
+			if r := &p.Targets[i].Pods[j]; r.Name == name {
+				return r
 			}
 		}
 	}
-	return text, nil
+	return nil
 }
