@@ -12,13 +12,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"offduty.dev/cmd/internal/version"
 )
 
 func main() {
@@ -69,7 +70,7 @@ func rootCommand(streams genericiooptions.IOStreams) *cobra.Command {
 		Annotations: map[string]string{
 			cobra.CommandDisplayNameAnnotation: "kubectl offduty",
 		},
-		Version:       version(),
+		Version:       version.Get(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -87,18 +88,4 @@ func rootCommand(streams genericiooptions.IOStreams) *cobra.Command {
 		pauseCommand(o), resumeCommand(o), undoCommand(o), releasePinCommand(o),
 	)
 	return root
-}
-
-// version is what the Go tool knows of this build.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return info.Main.Version + " " + s.Value[:12]
-		}
-	}
-	return info.Main.Version
 }

@@ -355,5 +355,6 @@ func TestThePluginSteers(t *testing.T) {
 		p := p.on(t)
 		p.offduty(0, "undo", "sample")
 		p.offduty(0, "status", "sample", "--watch", "--keep-waiting", "--timeout=80s")
+		p.allRun(harness.OldImage)
 	})
 }
