@@ -36,7 +36,6 @@ func TestDeletingTheNamespaceOfAPlan(t *testing.T) {
 		// first is what is done before the namespace is deleted.
 		first func(*stage)
 	}{
-		{name: "while a replica is selected", plan: usual, at: "selected"},
 		{name: "while a replica is past the point of no return", plan: usual, at: "released"},
 		{name: "whose arbiter needs a secret that goes first, with roster, set and pods", plan: own, at: "released", first: func(s *stage) {
 			s.must(s.remove("secret/arbiter", "roster/sample", "asts/sample", "pods"))

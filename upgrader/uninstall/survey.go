@@ -104,7 +104,7 @@ func effect(up *v1alpha1.UpgradePlan, name string, set *kruisev1beta1.StatefulSe
 	case err != nil:
 		return "it cannot leave: " + err.Error()
 	case a == nil || a.Plan != string(up.UID):
-		return "StatefulSet " + name + " was not taken over, and stays as it is"
+		return "StatefulSet " + name + " is not taken over, and stays as it is"
 	}
 	old := max(0, set.Status.Replicas-set.Status.UpdatedReplicas)
 	was := int32(0)

@@ -129,10 +129,11 @@ func (u *uninstaller) await(ctx context.Context) error {
 	said := map[string]string{}
 	var plans []v1alpha1.UpgradePlan
 	err := wait.PollUntilContextTimeout(ctx, u.o.Poll, u.o.Timeout, true, func(ctx context.Context) (bool, error) {
-		var err error
-		if plans, err = u.plans(ctx); err != nil {
+		now, err := u.plans(ctx)
+		if err != nil {
 			return false, err
 		}
+		plans = now
 		there := map[string]bool{}
 		for i := range plans {
 			key := client.ObjectKeyFromObject(&plans[i]).String()
@@ -175,9 +176,9 @@ func (u *uninstaller) alive(ctx context.Context) (bool, error) {
 		}
 		return false, fmt.Errorf("read the leader-election Lease %s: %w", u.o.Election, err)
 	}
-	patience := 15 * time.Second
+	patience := 30 * time.Second
 	if s := first.Spec.LeaseDurationSeconds; s != nil {
-		patience = time.Duration(*s) * time.Second
+		patience = 2 * time.Duration(*s) * time.Second // one may be about to take over
 	}
 	err := wait.PollUntilContextTimeout(ctx, min(u.o.Poll, patience/4), patience, false, func(ctx context.Context) (bool, error) {
 		var now coordinationv1.Lease
