@@ -70,36 +70,7 @@ func TestANewerUpgraderGoesOnWhereAnOlderOneStopped(t *testing.T) {
 	s.begin(harness.Slots(3), 3, v1alpha1.InServiceGate)
 	spec := s.spec()
 	for i, at := range []step{holding, stepOf("leased and draining"), stepOf("selected"), stepOf("released"), stepOf("updated"), stepOf("parking")} {
-		t.Run(at.name, func(t *testing.T) {
-			s, image := s.on(t), fmt.Sprintf("alpine:3.22.%d", i)
-			s.stopAt(at, image)
-			// Version 1 did not tell when the hook was written, and its fences were ids.
-			old := s.annotation()
-			old["version"] = 1
-			delete(old, "generation")
-			s.rearm(marshal(t, old))
-			for name := range s.History.Now().Pods {
-				_, err := s.Kubectl(t.Context(), "", "annotate", "pod", name, "--namespace", s.Namespace, "--overwrite", v1alpha1.FencedAnnotation+"=asmxj3n6ju-0")
-				s.must(err)
-			}
-			s.must(s.Restart(t.Context(), harness.UpgraderA))
-			s.await("the plan is ready", func(n harness.Now) error {
-				if err := settled(n); err != nil {
-					return err
-				}
-				if fresh := withImage(n, image); fresh != 5 {
-					return fmt.Errorf("%d replicas have %s", fresh, image)
-				}
-				return quiet(n)
-			})
-			now := s.annotation()
-			if now["version"] != float64(protocol.ProtocolVersion) || now["generation"] == nil {
-				t.Errorf("the annotation was not migrated: %v", now)
-			}
-			if diff := cmp.Diff(old["original"], now["original"]); diff != "" {
-				t.Errorf("the originals (-before +after):\n%s", diff)
-			}
-		})
+		t.Run(at.name, func(t *testing.T) { s.on(t).migrate(at, fmt.Sprintf("alpine:3.22.%d", i)) })
 	}
 	t.Run("and gives back what the older one took over", func(t *testing.T) {
 		s := s.on(t)
@@ -108,6 +79,39 @@ func TestANewerUpgraderGoesOnWhereAnOlderOneStopped(t *testing.T) {
 			t.Errorf("the set (-before +after):\n%s", diff)
 		}
 	})
+}
+
+// migrate stops the upgrader at a step, makes what it left look as version 1 left it, and
+// wants the upgrader to go on from there.
+func (s *stage) migrate(at step, image string) {
+	s.t.Helper()
+	s.stopAt(at, image)
+	// Version 1 did not tell when the hook was written, and its fences were ids.
+	old := s.annotation()
+	old["version"] = 1
+	delete(old, "generation")
+	s.rearm(marshal(s.t, old))
+	for name := range s.History.Now().Pods {
+		_, err := s.Kubectl(s.t.Context(), "", "annotate", "pod", name, "--namespace", s.Namespace, "--overwrite", v1alpha1.FencedAnnotation+"=asmxj3n6ju-0")
+		s.must(err)
+	}
+	s.must(s.Restart(s.t.Context(), harness.UpgraderA))
+	s.await("the plan is ready", func(n harness.Now) error {
+		if err := settled(n); err != nil {
+			return err
+		}
+		if fresh := withImage(n, image); fresh != 5 {
+			return fmt.Errorf("%d replicas have %s", fresh, image)
+		}
+		return quiet(n)
+	})
+	now := s.annotation()
+	if now["version"] != float64(protocol.ProtocolVersion) || now["generation"] == nil {
+		s.t.Errorf("the annotation was not migrated: %v", now)
+	}
+	if diff := cmp.Diff(old["original"], now["original"]); diff != "" {
+		s.t.Errorf("the originals (-before +after):\n%s", diff)
+	}
 }
 
 func TestAnOlderUpgraderLeavesAloneWhatANewerOneHasBegun(t *testing.T) {

@@ -155,21 +155,11 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	}
 	armed, err := kruise.ParseArmed(set)
 	if err != nil {
-		t.Blocked = &plan.Blocker{Reason: plan.TargetNotSupported, Message: err.Error()}
-		var u *kruise.UnreadableError
-		if errors.As(err, &u) && u.Concerns(string(s.Plan.UID)) {
-			t.Unread, t.Newer = true, u.Newer
-		}
-		return nil //nolint:nilerr // shown in the plan
+		s.unread(t, err)
+		return nil // shown in the plan
 	}
 	if armed != nil && armed.Plan == string(s.Plan.UID) {
-		s.Armed[t.Name] = armed
-		t.Armed, t.ArmedTerm = true, armed.Term
-		t.HookSeen = set.Status.ObservedGeneration > armed.Generation
-		t.Settings = kruise.Applied(set, Settings(s.Plan))
-		if armed.Original.Partition != nil {
-			t.OriginalPartition = *armed.Original.Partition
-		}
+		s.armed(t, set, armed)
 	}
 	if t.Blocked, err = s.blocked(ctx, r, set, armed, revisions); err != nil {
 		return err
@@ -189,6 +179,26 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	t.TemplateWritten = armed != nil && armed.ImagesGeneration == s.Plan.Generation
 	t.TemplateWriter = kruise.TemplateWriter(set, FieldManager)
 	return nil
+}
+
+// unread is for a set with an annotation that must not be acted upon.
+func (s *Scene) unread(t *plan.Target, err error) {
+	t.Blocked = &plan.Blocker{Reason: plan.TargetNotSupported, Message: err.Error()}
+	var u *kruise.UnreadableError
+	if errors.As(err, &u) && u.Concerns(string(s.Plan.UID)) {
+		t.Unread, t.Newer = true, u.Newer
+	}
+}
+
+// armed is for a set that the plan has taken over.
+func (s *Scene) armed(t *plan.Target, set *kruisev1beta1.StatefulSet, armed *kruise.Armed) {
+	s.Armed[t.Name] = armed
+	t.Armed, t.ArmedTerm = true, armed.Term
+	t.HookSeen = set.Status.ObservedGeneration > armed.Generation
+	t.Settings = kruise.Applied(set, Settings(s.Plan))
+	if armed.Original.Partition != nil {
+		t.OriginalPartition = *armed.Original.Partition
+	}
 }
 
 func containers(set *kruisev1beta1.StatefulSet) string {

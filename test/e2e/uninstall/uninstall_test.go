@@ -228,7 +228,22 @@ func TestTheOperatorFirst(t *testing.T) {
 
 func TestByHand(t *testing.T) {
 	s := install(t)
-	// Selected: the hardest state to be given back by hand, with Kruise's choice on the pod.
+	s.selected()
+	old := s.stage.History.Now()
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", byHand(t))
+	cmd.Env = append(os.Environ(), append(s.system.KubectlEnv(), "PATH="+s.path()+":"+os.Getenv("PATH"), "USER=fireman",
+		"NAMESPACE="+s.stage.Namespace, "PLAN="+harness.Group, "SET="+harness.Group, "SELECTOR=app=sample")...)
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	s.must(err)
+	s.await("the plan has gone", func(n harness.Now) error { return givenBack(old, n) })
+	s.run(0, []string{"It is safe"}, "--ignore-rosters")
+}
+
+// selected kills the upgrader when Kruise has chosen a pod, and its hold is still on: the
+// hardest state to be given back by hand.
+func (s *site) selected() {
+	s.t.Helper()
 	var killed error
 	done := s.stage.History.When(func(n harness.Now) bool {
 		for _, p := range n.Pods {
@@ -241,31 +256,25 @@ func TestByHand(t *testing.T) {
 	s.apply(harness.PlanManifest(harness.NewImage, "{handover: Wait, maxUnavailable: 2}"))
 	<-done
 	s.must(killed)
-	old := s.stage.History.Now()
-	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", byHand(t))
-	cmd.Env = append(os.Environ(), append(s.system.KubectlEnv(), "PATH="+s.path()+":"+os.Getenv("PATH"), "USER=fireman",
-		"NAMESPACE="+s.stage.Namespace, "PLAN="+harness.Group, "SET="+harness.Group, "SELECTOR=app=sample")...)
-	out, err := cmd.CombinedOutput()
-	t.Logf("%s", out)
-	s.must(err)
-	s.await("the plan has gone", func(n harness.Now) error {
-		if len(n.Plans) > 0 {
-			return errors.New("it is there")
+}
+
+// givenBack wants no plan, nothing of ours on the set and the pods, and no pod changed.
+func givenBack(old, n harness.Now) error {
+	if len(n.Plans) > 0 {
+		return errors.New("the plan is there")
+	}
+	if k := n.Sets[harness.Group]; k.Observed != k.Generation || k.Armed != "" {
+		return fmt.Errorf("the set is armed (%q), and Kruise has seen %d of %d", k.Armed, k.Observed, k.Generation)
+	}
+	for _, p := range n.Pods {
+		if p.Hold || p.Grant || p.Lease != "" || p.Verified != "" || !p.Ready || p.State != "Normal" {
+			return fmt.Errorf("a trace is left: %s", harness.Describe(p))
 		}
-		if k := n.Sets[harness.Group]; k.Observed != k.Generation || k.Armed != "" {
-			return fmt.Errorf("the set is armed (%q), and Kruise has seen %d of %d", k.Armed, k.Observed, k.Generation)
+		if was := old.Pods[p.Name]; was.Image != p.Image || was.UID != p.UID {
+			return fmt.Errorf("%s was updated: %s", p.Name, harness.Describe(p))
 		}
-		for _, p := range n.Pods {
-			if p.Hold || p.Grant || p.Lease != "" || p.Verified != "" || !p.Ready || p.State != "Normal" {
-				return fmt.Errorf("a trace is left: %s", harness.Describe(p))
-			}
-			if was := old.Pods[p.Name]; was.Image != p.Image || was.UID != p.UID {
-				return fmt.Errorf("%s was updated: %s", p.Name, harness.Describe(p))
-			}
-		}
-		return nil
-	})
-	s.run(0, []string{"It is safe"}, "--ignore-rosters")
+	}
+	return nil
 }
 
 // byHand is the script that docs/uninstall.md shows.
