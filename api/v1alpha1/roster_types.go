@@ -21,7 +21,11 @@ type Roster struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   RosterSpec   `json:"spec"`
+	Spec RosterSpec `json:"spec"`
+
+	// As with UpgradePlan: one that no arbiter has seen yet is not done.
+
+	// +kubebuilder:default:={"observedGeneration":-1}
 	Status RosterStatus `json:"status,omitempty"`
 }
 

@@ -22,7 +22,12 @@ type UpgradePlan struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	Spec   UpgradePlanSpec   `json:"spec"`
+	Spec UpgradePlanSpec `json:"spec"`
+
+	// The default tells those who judge by kstatus (Helm, Flux) that a plan which no
+	// upgrader has seen yet is not done: without any status they would take it for current.
+
+	// +kubebuilder:default:={"observedGeneration":-1}
 	Status UpgradePlanStatus `json:"status,omitempty"`
 }
 
