@@ -80,10 +80,11 @@ verify: ## regenerate everything and demand a clean tree; formatting, go.mod fil
 ##@ Change
 
 .PHONY: generate
-generate: ## from proto/ and api/ make Go code and CRDs, from config/ the Helm chart
+generate: ## from proto/ and api/ make Go code and CRDs, from config/ the Helm chart and Argo CD's ConfigMap
 	cd proto && ../$(TOOL) buf generate
 	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=config/crd/bases
 	$(TOOL) chart hack/chart config/chart
+	hack/argocd-cm >config/gitops/argocd/argocd-cm.yaml
 
 .PHONY: fmt
 fmt: ## format Go and proto files
