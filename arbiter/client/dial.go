@@ -68,6 +68,8 @@ type Config struct {
 	Timeout time.Duration
 	// Dialer replaces TCP, for tests and tunnels.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
+	// Options are further ones of the connection: what times and traces calls.
+	Options []grpc.DialOption
 }
 
 // Client is one connection to an arbiter. Its methods may be called at the same time.
@@ -119,6 +121,7 @@ func Dial(cfg Config) (*Client, error) {
 			MinConnectTimeout: max(time.Second, cfg.Timeout/2),
 		}),
 	}
+	opts = append(opts, cfg.Options...)
 	guarded := &guardedDialer{permit: cfg.Permit}
 	switch {
 	case cfg.Dialer != nil:

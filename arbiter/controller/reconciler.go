@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -27,6 +28,7 @@ import (
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/arbiter/duty"
+	"offduty.dev/arbiter/metrics"
 	"offduty.dev/arbiter/policy"
 	"offduty.dev/arbiter/roster"
 	"offduty.dev/arbiter/store"
@@ -46,6 +48,7 @@ type Reconciler struct {
 	Registry *Registry
 	Recorder events.EventRecorder
 	Now      func() time.Time
+	Metrics  *metrics.Metrics
 	// Leading says whether this process may answer; nil: always.
 	Leading func() bool
 	// Base is the context that the groups' loops run in.
@@ -67,6 +70,12 @@ func (r *Reconciler) Setup(mgr ctrl.Manager) error {
 		For(&v1alpha1.Roster{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, statusLost()))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.rostersOf), builder.WithPredicates(podChanged())).
 		WatchesRawSource(source.Channel(r.changed, &handler.EnqueueRequestForObject{})).
+		WithLogConstructor(func(req *reconcile.Request) logr.Logger {
+			if req == nil {
+				return mgr.GetLogger().WithName("roster")
+			}
+			return mgr.GetLogger().WithName("roster").WithValues("group", req.String())
+		}).
 		Complete(r)
 	if err != nil {
 		return fmt.Errorf("set up the roster controller: %w", err)
@@ -204,8 +213,8 @@ func (r *Reconciler) ensure(ro *v1alpha1.Roster) *duty.Group {
 	create := func() *duty.Group {
 		return duty.New(duty.Config{
 			Key: key.String(), Prefix: key.Namespace + "/",
-			Store: store.NewKubernetes(r.Live, r.Client, key),
-			Now:   r.Now, NewEpoch: NewEpoch, Leading: r.Leading, Log: logger,
+			Store: r.Metrics.Store(store.NewKubernetes(r.Live, r.Client, key)),
+			Now:   r.Now, NewEpoch: NewEpoch, Leading: r.Leading, Log: logger, Changed: r.Metrics.Changed,
 			// Above anything that an earlier record can have given: one that was lost, or that
 			// of a Roster of the same name which was deleted. Pods are fenced by these tokens.
 			FirstToken: func() int64 { return r.Now().UnixMilli() },

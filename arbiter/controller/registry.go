@@ -98,6 +98,19 @@ func (r *Registry) remove(name types.NamespacedName) {
 	<-old.group.Stopped()
 }
 
+// Each calls fn with every group that runs.
+func (r *Registry) Each(fn func(*duty.Group)) {
+	r.mu.Lock()
+	groups := make([]*duty.Group, 0, len(r.groups))
+	for _, g := range r.groups {
+		groups = append(groups, g.group)
+	}
+	r.mu.Unlock()
+	for _, g := range groups {
+		fn(g)
+	}
+}
+
 // Wait returns when every group has stopped.
 func (r *Registry) Wait() { r.wg.Wait() }
 

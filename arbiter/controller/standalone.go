@@ -18,6 +18,7 @@ import (
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/arbiter/duty"
+	"offduty.dev/arbiter/metrics"
 	"offduty.dev/arbiter/server"
 	"offduty.dev/arbiter/store"
 )
@@ -164,12 +165,13 @@ type Standalone struct {
 var _ server.Groups = (*Standalone)(nil)
 
 // NewStandalone returns the groups; Start makes them run.
-func NewStandalone(config []StandaloneRoster, state *store.File, now func() time.Time, log logr.Logger) *Standalone {
+func NewStandalone(config []StandaloneRoster, state *store.File, now func() time.Time, log logr.Logger, m *metrics.Metrics) *Standalone {
 	s := &Standalone{groups: map[string]*duty.Group{}, config: config}
 	for i := range config {
 		r := &config[i]
 		s.groups[r.key()] = duty.New(duty.Config{
-			Key: r.key(), Prefix: r.Namespace + "/", Store: state.Group(r.key()), Now: now, NewEpoch: NewEpoch, Log: log,
+			Key: r.key(), Prefix: r.Namespace + "/", Store: m.Store(state.Group(r.key())), Now: now, NewEpoch: NewEpoch, Log: log,
+			Changed: m.Changed,
 			// A state file that was lost cannot be told from one that never was: the time
 			// keeps the new tokens above the old ones.
 			FirstToken: func() int64 { return now().Unix() << tokenEpochShift },
@@ -192,6 +194,13 @@ func (s *Standalone) Start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Each calls fn with every group.
+func (s *Standalone) Each(fn func(*duty.Group)) {
+	for _, g := range s.groups {
+		fn(g)
+	}
 }
 
 // Wait returns when every group has stopped.

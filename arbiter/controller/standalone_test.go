@@ -72,7 +72,7 @@ func TestStandaloneMembersAreThoseThatAttend(t *testing.T) {
 	state, err := store.OpenFile(filepath.Join(t.TempDir(), "state"))
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	s := NewStandalone(config, state, time.Now, logr.Discard())
+	s := NewStandalone(config, state, time.Now, logr.Discard(), nil)
 	defer func() {
 		cancel()
 		s.Wait()

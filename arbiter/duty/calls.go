@@ -140,7 +140,7 @@ func (g *Group) ForceRelease(ctx context.Context, replica, who, reason string) (
 		t.dirty = true
 	})
 	if err == nil && was != nil {
-		g.cfg.Log.Info("lease released by force", "group", g.cfg.Key, "lease", was.ID, "replica", replica,
+		g.cfg.Log.Info("lease released by force", "group", g.cfg.Key, "lease", was.ID, "replica", g.cfg.Prefix+replica,
 			"holder", was.Holder, "by", who, "reason", reason)
 	}
 	return was, err

@@ -50,6 +50,8 @@ type Config struct {
 	// Leading says whether this process may answer. Nil: always.
 	Leading func() bool
 	Log     logr.Logger
+	// Changed, if not nil, is told of each change that was saved. It must not block.
+	Changed func(Change)
 }
 
 // Settings are what the group's administrator has decided.
@@ -255,9 +257,8 @@ func (g *Group) try(ctx context.Context, o *op) error {
 		now: now, leases: g.record.Leases.Clone(), forced: g.record.ForceReleases,
 		roster: g.record.Roster, frozen: g.record.Frozen,
 	}
-	for _, l := range t.leases.Expire(&g.ages, now) {
+	if len(t.leases.Expire(&g.ages, now)) > 0 {
 		t.dirty = true
-		g.cfg.Log.Info("lease expired", "group", g.cfg.Key, "lease", l.ID, "replica", l.Replica, "holder", l.Holder)
 	}
 	o.run(t)
 	if t.err != nil {
@@ -346,6 +347,7 @@ func (g *Group) commit(ctx context.Context, t *txn, next store.Record, stepped b
 			return fmt.Errorf("group %s: %w: %w", g.cfg.Key, ErrUncertain, err)
 		}
 		g.version, seen = version, true
+		g.tell(&old, &g.record)
 		g.ages.Observe(&g.record.Leases, t.now)
 	}
 	for _, l := range t.renewed {

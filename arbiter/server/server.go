@@ -43,6 +43,8 @@ type Config struct {
 	Version string
 	Now     func() time.Time
 	Log     logr.Logger
+	// Options come before our own: what times and traces calls sees refused ones, too.
+	Options []grpc.ServerOption
 }
 
 // Server serves both services, health and reflection.
@@ -58,13 +60,13 @@ func New(cfg Config) *Server {
 		cfg.AdmitAgain = admitAgain
 	}
 	g := guard{roles: cfg.Roles, plaintext: cfg.Certificates == nil, tokens: cfg.Tokens, again: cfg.AdmitAgain}
-	opts := []grpc.ServerOption{
+	opts := append(slices.Clone(cfg.Options),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.ChainUnaryInterceptor(logUnary(cfg.Log), g.unary),
 		grpc.ChainStreamInterceptor(logStream(cfg.Log), g.stream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	}
+	)
 	if cfg.Certificates != nil {
 		opts = append(opts, grpc.Creds(newCreds(cfg.Certificates, cfg.Now)))
 	}
@@ -127,8 +129,10 @@ func loopback(a net.Addr) bool {
 // logUnary logs failures of the arbiter; refusals and bad requests are the client's affair.
 func logUnary(log logr.Logger) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		fields := subject(req)
+		annotate(ctx, fields)
 		resp, err := next(ctx, req)
-		logFailure(log, info.FullMethod, err)
+		logFailure(log.WithValues(fields...), info.FullMethod, err)
 		return resp, err
 	}
 }

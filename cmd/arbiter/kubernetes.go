@@ -18,14 +18,17 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/arbiter/controller"
+	"offduty.dev/arbiter/metrics"
 	"offduty.dev/arbiter/server"
 	"offduty.dev/cmd/internal/version"
 )
@@ -40,6 +43,7 @@ func (o *serveOptions) times() (lease, renew, retry *time.Duration) {
 
 func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error {
 	ctrl.SetLogger(log)
+	klog.SetLogger(log)
 	config, err := restConfig(o.kubeconfig)
 	if err != nil {
 		return err
@@ -69,6 +73,10 @@ func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error
 	reconciler := &controller.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Registry: registry,
 		Recorder: mgr.GetEventRecorder("offduty-arbiter"), Now: time.Now, Base: groups,
+		Metrics: o.counts,
+	}
+	if err := ctrlmetrics.Registry.Register(&metrics.Groups{Each: registry.Each}); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
 	}
 	if o.leaderElect {
 		reconciler.Leading = term.Leading
@@ -77,7 +85,7 @@ func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error
 		return err
 	}
 	cfg := server.Config{
-		Groups: registry, Certificates: certificates, Roles: o.roles, Version: version.Get(), Now: time.Now, Log: log,
+		Groups: registry, Certificates: certificates, Roles: o.roles, Version: version.Get(), Now: time.Now, Log: log, Options: o.grpc,
 	}
 	if o.tokens {
 		cfg.Tokens = controller.NewTokens(mgr.GetClient(), time.Now)

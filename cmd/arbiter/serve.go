@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,10 +11,15 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"offduty.dev/arbiter/controller"
+	"offduty.dev/arbiter/metrics"
 	"offduty.dev/arbiter/server"
 	"offduty.dev/arbiter/store"
+	"offduty.dev/cmd/internal/logs"
+	"offduty.dev/cmd/internal/traces"
 	"offduty.dev/cmd/internal/version"
 )
 
@@ -40,6 +44,10 @@ type serveOptions struct {
 	leaderElect     bool
 	leaderNamespace string
 	leaseDuration   time.Duration
+
+	// What serves and counts, made by run.
+	counts *metrics.Metrics
+	grpc   []grpc.ServerOption
 }
 
 const serveLong = `Serve runs the arbiter.
@@ -107,11 +115,23 @@ func (o *serveOptions) run(ctx context.Context) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	level := slog.LevelInfo
-	if o.logLevel == "debug" {
-		level = slog.LevelDebug
+	log, err := logs.New(os.Stderr, o.logLevel)
+	if err != nil {
+		return err
 	}
-	log := logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	tracing, err := traces.Start(ctx, "offduty-arbiter", version.Get())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if err := tracing.Stop(last); err != nil {
+			log.Error(err, "traces are lost")
+		}
+	}()
+	o.counts = metrics.New(ctrlmetrics.Registry, time.Now)
+	o.grpc = append(tracing.Serve(), grpc.ChainUnaryInterceptor(o.counts.Unary), grpc.ChainStreamInterceptor(o.counts.Stream))
 	if o.stateFile != "" {
 		return o.runStandalone(logr.NewContext(ctx, log), log)
 	}
@@ -133,8 +153,6 @@ func (o *serveOptions) check() error {
 		}
 	}
 	switch {
-	case o.logLevel != "info" && o.logLevel != "debug":
-		return fmt.Errorf("--log-level %q: want info or debug", o.logLevel)
 	case o.leaseDuration < 3*time.Second:
 		return fmt.Errorf("--leader-election-lease-duration %s: at least 3s", o.leaseDuration)
 	case (o.stateFile == "") != (o.config == ""):
@@ -196,7 +214,10 @@ func (o *serveOptions) runStandalone(ctx context.Context, log logr.Logger) error
 	if err != nil {
 		return err
 	}
-	groups := controller.NewStandalone(rosters, state, time.Now, log)
+	groups := controller.NewStandalone(rosters, state, time.Now, log, o.counts)
+	if err := ctrlmetrics.Registry.Register(&metrics.Groups{Each: groups.Each}); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		stop()
@@ -215,5 +236,6 @@ func (o *serveOptions) runStandalone(ctx context.Context, log logr.Logger) error
 	log.Info("serving", "address", listener.Addr().String(), "groups", len(rosters))
 	return server.New(server.Config{
 		Groups: groups, Certificates: certificates, Roles: o.roles, Version: version.Get(), Now: time.Now, Log: log,
+		Options: o.grpc,
 	}).Serve(ctx, listener)
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
+	"google.golang.org/grpc"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -18,16 +19,21 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"offduty.dev/api/v1alpha1"
 	arbiter "offduty.dev/arbiter/client"
+	"offduty.dev/cmd/internal/logs"
+	"offduty.dev/cmd/internal/traces"
+	"offduty.dev/cmd/internal/version"
 	"offduty.dev/upgrader/apply"
 	"offduty.dev/upgrader/controller"
+	"offduty.dev/upgrader/metrics"
 	"offduty.dev/upgrader/session"
 )
 
@@ -53,7 +59,7 @@ type options struct {
 
 	leaseTTL time.Duration
 	qps      float64
-	zap      zap.Options
+	logLevel string
 }
 
 func parse(args []string) (*options, error) {
@@ -81,7 +87,7 @@ func parse(args []string) (*options, error) {
 	fs.BoolVar(&o.foreignGroups, "foreign-groups", false, "let plans without spec.arbiter.tls name groups of other namespaces")
 	fs.DurationVar(&o.leaseTTL, "lease-ttl", 30*time.Second, "how long leases last without renewal; whole seconds, 1s to 1h")
 	fs.Float64Var(&o.qps, "kube-api-qps", 100, "requests per second to the API server")
-	o.zap.BindFlags(fs)
+	fs.StringVar(&o.logLevel, "log-level", "info", "info or debug")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
@@ -122,13 +128,30 @@ func main() {
 	}
 	o, err := parse(os.Args[1:])
 	if err == nil {
-		ctrl.SetLogger(zap.New(zap.UseFlagOptions(&o.zap)))
-		err = run(ctrl.SetupSignalHandler(), o)
+		err = observed(ctrl.SetupSignalHandler(), o)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "upgrader:", err)
 		os.Exit(1)
 	}
+}
+
+// observed is run with a log and, if the environment asks for them, traces.
+func observed(ctx context.Context, o *options) error {
+	log, err := logs.New(os.Stderr, o.logLevel)
+	if err != nil {
+		return err
+	}
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
+	tracing, err := traces.Start(ctx, "offduty-upgrader", version.Get())
+	if err != nil {
+		return err
+	}
+	err = run(ctx, o, tracing)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	return errors.Join(err, tracing.Stop(last))
 }
 
 func newScheme() (*runtime.Scheme, error) {
@@ -141,7 +164,7 @@ func newScheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
-func run(ctx context.Context, o *options) error {
+func run(ctx context.Context, o *options, tracing *traces.Traces) error {
 	cfg, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("find the API server: %w; set --kubeconfig or run in a cluster", err)
@@ -175,7 +198,7 @@ func run(ctx context.Context, o *options) error {
 	if err != nil {
 		return fmt.Errorf("set up: %w", err)
 	}
-	if err := wire(ctx, mgr, o, identity); err != nil {
+	if err := wire(ctx, mgr, o, tracing, identity); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
@@ -209,19 +232,33 @@ func (o *options) arbiters() controller.Arbiters {
 	return controller.Arbiters{Own: own, Trusted: o.trusted, Allowed: o.allowed, ForeignGroups: o.foreignGroups}
 }
 
-func wire(ctx context.Context, mgr ctrl.Manager, o *options, identity string) error {
+// dial is arbiter.Dial with options that time and trace calls.
+func dial(options []grpc.DialOption) func(arbiter.Config) (*arbiter.Client, error) {
+	return func(cfg arbiter.Config) (*arbiter.Client, error) {
+		cfg.Options = options
+		return arbiter.Dial(cfg)
+	}
+}
+
+func wire(ctx context.Context, mgr ctrl.Manager, o *options, tracing *traces.Traces, identity string) error {
+	counts := metrics.New(ctrlmetrics.Registry, time.Now)
 	leader := &controller.Leader{Reader: mgr.GetAPIReader(), Identity: identity, Fixed: time.Now().Unix()}
 	if o.elect {
 		leader.Lease = client.ObjectKey{Namespace: o.namespace, Name: electionName}
 	}
 	notices := &controller.Notices{}
 	sessions := session.New(ctx, session.Config{
-		Leader: leader.Term, TTL: o.leaseTTL, Now: time.Now, Notify: notices.Notify, Dial: arbiter.Dial,
+		Leader: leader.Term, TTL: o.leaseTTL, Now: time.Now, Notify: notices.Notify, Dial: dial(append(tracing.Dial(), grpc.WithChainUnaryInterceptor(counts.Unary))),
+		Metrics: counts,
 	})
+	plans := &metrics.Plans{Reader: mgr.GetClient(), Leading: mgr.Elected(), Leases: sessions.Leases, Context: ctx}
+	if err := ctrlmetrics.Registry.Register(plans); err != nil {
+		return fmt.Errorf("register metrics: %w", err)
+	}
 	r := &controller.Reconciler{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Sessions: sessions, Leader: leader, Now: time.Now,
 		Applier: &apply.Applier{
-			Client: mgr.GetClient(), Writes: apply.NewWrites(), Now: time.Now,
+			Client: mgr.GetClient(), Writes: apply.NewWrites(), Metrics: counts, Now: time.Now,
 			Recorder: controller.Recorder{EventRecorder: mgr.GetEventRecorder("offduty-upgrader")},
 		},
 		Arbiters: o.arbiters(),

@@ -23,16 +23,11 @@ import (
 	"offduty.dev/api/v1alpha1"
 	arbiter "offduty.dev/arbiter/client"
 	"offduty.dev/upgrader/kruise"
+	"offduty.dev/upgrader/metrics"
 	"offduty.dev/upgrader/observe"
 	"offduty.dev/upgrader/plan"
 	"offduty.dev/upgrader/session"
 )
-
-// Recorder tells people the story.
-type Recorder interface {
-	// Event on the plan, and on the pod if it is not nil.
-	Event(up *v1alpha1.UpgradePlan, pod *corev1.Pod, warning bool, reason, message string)
-}
 
 // Applier carries out decisions. It is safe for use by several goroutines, for different
 // plans.
@@ -40,6 +35,7 @@ type Applier struct {
 	Client   client.Client
 	Recorder Recorder
 	Writes   *Writes
+	Metrics  *metrics.Metrics
 	Now      func() time.Time
 }
 
@@ -48,6 +44,7 @@ type run struct {
 	*Applier
 	scene *observe.Scene
 	ses   *session.Session
+	story story
 }
 
 // Apply carries out the actions of d in their order. One that fails does not keep the
@@ -55,9 +52,10 @@ type run struct {
 // the world has changed and will be looked at again. Errors are joined.
 func (a *Applier) Apply(ctx context.Context, scene *observe.Scene, ses *session.Session, d plan.Decision) error {
 	r := &run{Applier: a, scene: scene, ses: ses}
+	defer r.tell()
 	var errs []error
 	for _, action := range d.Actions {
-		err := r.do(ctx, action)
+		err := r.traced(ctx, action)
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || isTestFailure(err) {
 			err = errAgain
 		}
@@ -122,10 +120,6 @@ func (r *run) do(ctx context.Context, action plan.Action) error {
 	return fmt.Errorf("unknown action %T", action)
 }
 
-func (r *run) event(pod string, reason plan.Reason, format string, args ...any) {
-	r.Recorder.Event(r.scene.Plan, r.scene.Pods[pod], false, string(reason), fmt.Sprintf(format, args...))
-}
-
 func (r *run) full(pod string) string { return observe.ReplicaName(r.scene.Plan.Namespace, pod) }
 
 // adopt also puts the finalizer on, before anything is written that it must clean up.
@@ -134,7 +128,9 @@ func (r *run) adopt(ctx context.Context) error {
 	if up.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(up, v1alpha1.PlanFinalizer) {
 		old := up.DeepCopy()
 		controllerutil.AddFinalizer(up, v1alpha1.PlanFinalizer)
-		if err := r.Client.Patch(ctx, up, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}), client.FieldOwner(observe.FieldManager)); err != nil {
+		err := r.Client.Patch(ctx, up, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}), client.FieldOwner(observe.FieldManager))
+		r.wrote(ctx, wrotePlan, plan.Arming, err)
+		if err != nil {
 			return fmt.Errorf("put the finalizer on plan %s/%s: %w", up.Namespace, up.Name, err)
 		}
 	}
@@ -148,8 +144,7 @@ func (r *run) acquire(ctx context.Context, a plan.Acquire) error {
 	}
 	granted, err := r.ses.Acquire(ctx, c, a.Max)
 	for _, g := range granted {
-		pod := g[len(r.scene.Plan.Namespace)+1:]
-		r.event(pod, "Leased", "%s is off duty and leased for its upgrade", pod)
+		r.replica(g[len(r.scene.Plan.Namespace)+1:], leased)
 	}
 	return err
 }
@@ -161,7 +156,7 @@ func (r *run) handover(ctx context.Context, a plan.Handover) error {
 	}
 	successor, err := r.ses.Handover(ctx, r.full(a.From), to)
 	if err == nil && successor != "" {
-		r.event(a.From, "HandoverRequested", "duty moves from %s to %s", r.full(a.From), successor)
+		r.event(r.pod(a.From), "HandoverRequested", "the arbiter moves duty from %s to %s", r.full(a.From), successor)
 	}
 	return err
 }
@@ -174,10 +169,11 @@ func (r *run) release(ctx context.Context, a plan.ReleaseLease) error {
 	if err := r.ses.Release(ctx, a.Lease, outcome, a.Revision); err != nil {
 		return err
 	}
+	r.Metrics.GaveBack(a.Upgraded)
 	if pod := a.Lease.Replica[len(r.scene.Plan.Namespace)+1:]; a.Upgraded {
-		r.event(pod, "Upgraded", "%s is upgraded to %s and may have duty again", pod, a.Revision)
+		r.replica(pod, upgraded)
 	} else {
-		r.event(pod, "Undone", "the upgrade of %s was undone before it began", pod)
+		r.replica(pod, undone)
 	}
 	return nil
 }
@@ -202,18 +198,18 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 	if err != nil {
 		return err
 	}
-	if err := r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(cfg), client.FieldOwner(observe.FieldManager), client.ForceOwnership); err != nil {
+	err = r.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(cfg), client.FieldOwner(observe.FieldManager), client.ForceOwnership)
+	r.wrote(ctx, wroteSet, a.Why, err, "target", a.Target, "partition", a.Partition)
+	if err != nil {
 		return fmt.Errorf("apply partition %d to StatefulSet %s (%s): %w", a.Partition, a.Target, a.Why, err)
 	}
 	r.Writes.Note(set.UID, cfg.GetResourceVersion())
-	if a.Why != plan.Arming || r.scene.Armed[a.Target] == nil {
-		r.event("", a.Why, "StatefulSet %s: partition %d", a.Target, a.Partition)
-	}
+	r.applied(a)
 	return nil
 }
 
 // patchSet sends a patch and notes the version that it made.
-func (r *run) patchSet(ctx context.Context, name, what string, t types.PatchType, patch []byte, sub bool) error {
+func (r *run) patchSet(ctx context.Context, name, what string, why plan.Reason, t types.PatchType, patch []byte, sub bool) error {
 	set := &kruisev1beta1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: r.scene.Plan.Namespace, Name: name}}
 	var err error
 	if sub {
@@ -221,6 +217,7 @@ func (r *run) patchSet(ctx context.Context, name, what string, t types.PatchType
 	} else {
 		err = r.Client.Patch(ctx, set, client.RawPatch(t, patch), client.FieldOwner(observe.FieldManager))
 	}
+	r.wrote(ctx, wroteSet, why, err, "target", name)
 	if err != nil {
 		return fmt.Errorf("%s StatefulSet %s: %w", what, name, err)
 	}
@@ -235,10 +232,10 @@ func (r *run) writeTemplate(ctx context.Context, a plan.WriteTemplate) error {
 	if err != nil {
 		return err
 	}
-	if err := r.patchSet(ctx, a.Target, "write the images to", types.JSONPatchType, patch, false); err != nil {
+	if err := r.patchSet(ctx, a.Target, "write the images to", plan.WritingTemplate, types.JSONPatchType, patch, false); err != nil {
 		return err
 	}
-	r.event("", plan.WritingTemplate, "StatefulSet %s: new images, partition %d", a.Target, a.Partition)
+	r.event(set, "ImagesWritten", "StatefulSet %s has the new images; none of its %d replicas is updated before it is off duty", a.Target, a.Partition)
 	return nil
 }
 
@@ -256,7 +253,7 @@ func (r *run) setCurrentRevision(ctx context.Context, a plan.SetCurrentRevision)
 	if err != nil {
 		return err
 	}
-	return r.patchSet(ctx, a.Target, "set status.currentRevision of", types.JSONPatchType, patch, true)
+	return r.patchSet(ctx, a.Target, "set status.currentRevision of", plan.Finishing, types.JSONPatchType, patch, true)
 }
 
 func (r *run) disarm(ctx context.Context, a plan.Disarm) error {
@@ -264,7 +261,7 @@ func (r *run) disarm(ctx context.Context, a plan.Disarm) error {
 	if err != nil {
 		return err
 	}
-	return r.patchSet(ctx, a.Target, "give back", types.MergePatchType, patch, false)
+	return r.patchSet(ctx, a.Target, "give back", plan.Leaving, types.MergePatchType, patch, false)
 }
 
 // commit is the point of no return. The patch names the pod version that was seen to be
@@ -276,10 +273,11 @@ func (r *run) commit(ctx context.Context, a plan.Commit) error {
 		}
 	}
 	off := false
-	if err := r.patchPod(ctx, plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off}); err != nil {
+	if err := r.patchPod(ctx, plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off, Why: plan.Releasing}); err != nil {
 		return err
 	}
-	r.event(a.Pod, "Released", "%s is given to Kruise for its update in place", a.Pod)
+	r.Metrics.Committed(a.UID)
+	r.replica(a.Pod, released)
 	return nil
 }
 
@@ -289,7 +287,7 @@ func (r *run) pin(ctx context.Context, pod string, l plan.Lease) error {
 		return fmt.Errorf("pin the lease on %s: %w", pod, err)
 	}
 	if !ok {
-		r.Recorder.Event(r.scene.Plan, r.scene.Pods[pod], true, "PinRefused", fmt.Sprintf("%s is not upgraded now: %s", pod, why))
+		r.Recorder.Plan(r.scene.Plan, r.pod(pod), true, "PinRefused", fmt.Sprintf("%s is not upgraded now: %s", pod, why))
 		return errAgain
 	}
 	return nil
@@ -340,6 +338,7 @@ func (r *run) sendPod(ctx context.Context, a plan.PatchPod, patch []byte) error 
 	} else {
 		err = r.Client.Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch), client.FieldOwner(observe.FieldManager))
 	}
+	r.wrotePod(ctx, a, err)
 	if err != nil {
 		return fmt.Errorf("patch pod %s (%s): %w", a.Pod, a.Why, err)
 	}
@@ -380,7 +379,7 @@ func orNull(s string) any {
 func (r *run) leave(ctx context.Context, a plan.Leave) error {
 	up := r.scene.Plan
 	if a.Untold {
-		r.Recorder.Event(up, nil, true, "LeftUntold", "the plan goes without having told its arbiter: if that still shows leases or a holder "+
+		r.Recorder.Plan(up, nil, true, "LeftUntold", "the plan goes without having told its arbiter: if that still shows leases or a holder "+
 			string(up.UID)+", end them there by force")
 	} else if r.ses != nil {
 		if err := r.ses.Retire(ctx); err != nil {
@@ -391,7 +390,9 @@ func (r *run) leave(ctx context.Context, a plan.Leave) error {
 	if !controllerutil.RemoveFinalizer(up, v1alpha1.PlanFinalizer) {
 		return nil
 	}
-	if err := r.Client.Patch(ctx, up, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
+	err := r.Client.Patch(ctx, up, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
+	r.wrote(ctx, wrotePlan, plan.Leaving, err)
+	if err != nil {
 		return fmt.Errorf("take the finalizer off plan %s/%s: %w", up.Namespace, up.Name, err)
 	}
 	return nil

@@ -33,6 +33,7 @@ func (h *podHandler) Update(ctx context.Context, e event.UpdateEvent, q queue) {
 // Delete is called for a pod that has gone.
 func (h *podHandler) Delete(ctx context.Context, e event.DeleteEvent, q queue) {
 	h.r.Applier.Writes.Forget(e.Object.GetUID())
+	h.r.Applier.Metrics.Forget(string(e.Object.GetUID()))
 	h.add(ctx, e.Object, q)
 }
 

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -36,23 +39,42 @@ type Reconciler struct {
 
 	secrets secrets
 	pace    pace
+	told    told
 }
+
+var tracer = otel.Tracer("offduty.dev/upgrader/controller")
 
 // Reconcile moves one UpgradePlan by at most one decision. It reads the cache; every
 // write happens in Apply and writeStatus.
 func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	ctx, span := tracer.Start(ctx, "reconcile")
+	defer span.End()
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("offduty.plan", req.String()))
+	}
+	result, err := r.reconcile(ctx, req)
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	return result, err
+}
+
+func (r *Reconciler) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
 	up := &v1alpha1.UpgradePlan{}
 	if err := r.Get(ctx, req.NamespacedName, up); err != nil {
 		if apierrors.IsNotFound(err) {
 			r.Sessions.Forget(req.NamespacedName)
 			r.secrets.forget(req.NamespacedName)
 			r.pace.forget(req.NamespacedName)
+			r.told.forget(req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
 	if up.DeletionTimestamp != nil && len(up.Finalizers) == 0 {
 		return ctrl.Result{}, nil
 	}
+	logger := log.FromContext(ctx).WithValues("group", group(up))
+	ctx = log.IntoContext(ctx, logger)
 	term, _, err := r.Leader.Term(ctx)
 	if err != nil {
 		return ctrl.Result{}, err
@@ -66,8 +88,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, nil // the event that makes the cache catch up brings us back
 	}
 	now := r.Now()
-	decision := plan.Next(&scene.World, now)
-	log.FromContext(ctx).V(1).Info("decided", "reason", decision.Reason, "message", decision.Message, "actions", fmt.Sprintf("%+v", decision.Actions))
+	decision := decide(ctx, &scene.World, now)
+	logger.V(1).Info("decided", "reason", decision.Reason, "message", decision.Message, "actions", fmt.Sprintf("%+v", decision.Actions))
 	if decision.Succeeded() {
 		// The successor's status is the right one. This process learns in a moment that it
 		// does not lead any more, and ends.
@@ -97,6 +119,18 @@ func soonest(times ...time.Duration) (first time.Duration) {
 		}
 	}
 	return first
+}
+
+// decide is plan.Next in a span of its own.
+func decide(ctx context.Context, w *plan.World, now time.Time) plan.Decision {
+	_, span := tracer.Start(ctx, "decide")
+	defer span.End()
+	d := plan.Next(w, now)
+	if span.IsRecording() {
+		span.SetAttributes(attribute.String("offduty.reason", string(d.Reason)), attribute.String("offduty.message", d.Message),
+			attribute.Int("offduty.actions", len(d.Actions)), attribute.Bool("offduty.stalled", d.Stalled))
+	}
+	return d
 }
 
 // tell writes the status, or says for how long it can wait for more news.
@@ -157,7 +191,12 @@ func (r *Reconciler) writeStatus(ctx context.Context, up *v1alpha1.UpgradePlan, 
 	up.Status = *next
 	lock := client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})
 	err := r.Status().Patch(ctx, up, lock, client.FieldOwner(observe.FieldManager))
-	if apierrors.IsConflict(err) {
+	r.Applier.Metrics.Wrote("upgradeplan/status", readyReason(next), err)
+	switch {
+	case err == nil:
+		r.narrate(ctx, up, &was.Status, next)
+		return nil
+	case apierrors.IsConflict(err):
 		return nil
 	}
 	if err := client.IgnoreNotFound(err); err != nil {

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/go-logr/logr"
 	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -82,6 +82,12 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, not
 		Watches(&corev1.Pod{}, &podHandler{r}).
 		WatchesRawSource(source.Func(notices.Start)).
 		WithOptions(controller.Options{MaxConcurrentReconciles: Workers}).
+		WithLogConstructor(func(req *reconcile.Request) logr.Logger {
+			if req == nil {
+				return mgr.GetLogger().WithName("upgradeplan")
+			}
+			return mgr.GetLogger().WithName("upgradeplan").WithValues("plan", req.String())
+		}).
 		Complete(r)
 }
 
@@ -123,23 +129,6 @@ func (r *Reconciler) plansOfPod(ctx context.Context, pod client.Object) []reconc
 		}
 	}
 	return nil
-}
-
-// Recorder writes events on plans and pods.
-type Recorder struct{ events.EventRecorder }
-
-// Event is as apply.Recorder says.
-func (r Recorder) Event(up *v1alpha1.UpgradePlan, pod *corev1.Pod, warning bool, reason, message string) {
-	t := corev1.EventTypeNormal
-	if warning {
-		t = corev1.EventTypeWarning
-	}
-	if pod != nil {
-		r.Eventf(up, pod, t, reason, "Upgrade", "%s", message)
-		r.Eventf(pod, up, t, reason, "Upgrade", "%s", message)
-		return
-	}
-	r.Eventf(up, nil, t, reason, "Upgrade", "%s", message)
 }
 
 // Notices are plans whose arbiter had news. They go straight into the controller's queue,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"offduty.dev/arbiter/client"
+	"offduty.dev/upgrader/metrics"
 	"offduty.dev/upgrader/plan"
 )
 
@@ -20,6 +21,7 @@ func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
 		return fmt.Errorf("adopt the leases of plan %s: %w", s.key.Plan, err)
 	}
 	a, no, err := s.conn.Adopt(ctx, s.key.Group, s.key.Holder, term, identity, known)
+	s.cfg.Metrics.Adopted(term, no != nil, err)
 	if err != nil {
 		return err
 	}
@@ -72,7 +74,7 @@ func (u *Unsupported) Error() string { return u.message }
 func (s *Session) track(l client.Lease) {
 	h := s.leases[l.Replica]
 	if h == nil || h.ID != l.ID {
-		h = &held{}
+		h = &held{since: s.cfg.Now()}
 		s.leases[l.Replica] = h
 	}
 	h.Lease = l
@@ -104,6 +106,7 @@ func (s *Session) Acquire(ctx context.Context, candidates []client.Candidate, mo
 	}
 	s.request = ""
 	if no != nil {
+		s.cfg.Metrics.Refused("acquire", no.Reason.String())
 		err := s.refuse(&s.refused, state, no, "")
 		if err == nil {
 			s.refused.candidates = asked(candidates)
@@ -115,6 +118,10 @@ func (s *Session) Acquire(ctx context.Context, candidates []client.Candidate, mo
 		granted = append(granted, l.Replica)
 	}
 	s.refused = nil
+	s.cfg.Metrics.Granted(len(granted))
+	for _, no := range res.Refusals {
+		s.cfg.Metrics.Refused("acquire", no.Reason.String())
+	}
 	if len(granted) < most {
 		s.noteRefusals(state, candidates, res.Refusals)
 	}
@@ -175,6 +182,7 @@ func (s *Session) Pin(ctx context.Context, l plan.Lease) (ok bool, why string, e
 		s.track(pinned)
 		return true, "", nil
 	}
+	s.cfg.Metrics.Refused("pin", no.Reason.String())
 	if no.Reason == client.ReasonStaleToken {
 		s.adopted = false
 	} else if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
@@ -192,6 +200,7 @@ func (s *Session) Release(ctx context.Context, l plan.Lease, outcome client.Outc
 		return err
 	}
 	if no != nil {
+		s.cfg.Metrics.Refused("release", no.Reason.String())
 		if no.Reason == client.ReasonStaleToken {
 			s.adopted = false
 		}
@@ -218,6 +227,8 @@ func (s *Session) Handover(ctx context.Context, from string, candidates []string
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if no != nil {
+		s.cfg.Metrics.Handover(metrics.HandoverRefused)
+		s.cfg.Metrics.Refused("handover", no.Reason.String())
 		if err := s.refuse(&s.handover.refused, state, no, ""); err != nil {
 			return "", err
 		}
@@ -231,6 +242,7 @@ func (s *Session) Handover(ctx context.Context, from string, candidates []string
 		}
 		return "", nil
 	}
+	s.cfg.Metrics.Handover(metrics.HandoverRequested)
 	s.handover.from, s.handover.since, s.handover.refused = from, s.cfg.Now(), nil
 	return to, nil
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"offduty.dev/arbiter/client"
+	"offduty.dev/upgrader/metrics"
 	"offduty.dev/upgrader/plan"
 )
 
@@ -40,6 +41,8 @@ type Config struct {
 	Now func() time.Time
 	// Notify is called when something about a plan's arbiter has changed. It must not block.
 	Notify func(plan types.NamespacedName)
+	// Metrics counts what arbiters answer; nil: nobody counts.
+	Metrics *metrics.Metrics
 	// Dial opens a connection; client.Dial outside tests.
 	Dial func(client.Config) (*client.Client, error)
 }
@@ -126,6 +129,17 @@ func (s *Sessions) end(ses *Session) {
 	}
 }
 
+// Leases tells what a plan holds.
+func (s *Sessions) Leases(p types.NamespacedName) metrics.Leases {
+	s.mu.Lock()
+	ses := s.plans[p]
+	s.mu.Unlock()
+	if ses == nil {
+		return metrics.Leases{}
+	}
+	return ses.counted()
+}
+
 // held is a lease that we hold.
 type held struct {
 	client.Lease
@@ -134,6 +148,8 @@ type held struct {
 	// shown: the watch has shown it, so that its absence there means that it ended.
 	shown bool
 	gone  bool
+	// since is when this process first heard of it.
+	since time.Time
 }
 
 // Session is the conversation for one plan. Its methods may be called at the same time.
@@ -225,7 +241,13 @@ func (s *Session) viewHandover(v *View, state client.GroupState) {
 		return
 	}
 	r, ok := state.Replica(s.handover.from)
-	if !ok || r.Duty == client.DutyIdle || s.cfg.Now().Sub(s.handover.since) > handoverPatience {
+	switch {
+	case !ok || r.Duty == client.DutyIdle:
+		s.cfg.Metrics.Handover(metrics.HandoverDone)
+		s.handover.from = ""
+		return
+	case s.cfg.Now().Sub(s.handover.since) > handoverPatience:
+		s.cfg.Metrics.Handover(metrics.HandoverExpired)
 		s.handover.from = ""
 		return
 	}
@@ -323,3 +345,21 @@ func (s *Session) blocker(err error) *plan.Blocker {
 func short(replica string) string { return replica[strings.LastIndexByte(replica, '/')+1:] }
 
 func newRequestID() string { return string(uuid.NewUUID()) }
+
+// counted tells how many leases there are, and how old.
+func (s *Session) counted() metrics.Leases {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var n metrics.Leases
+	for _, h := range s.leases {
+		if h.Phase == client.PhasePinned {
+			n.Pinned++
+		} else {
+			n.Leased++
+		}
+		if n.Oldest.IsZero() || h.since.Before(n.Oldest) {
+			n.Oldest = h.since
+		}
+	}
+	return n
+}

@@ -47,6 +47,8 @@ type System struct {
 	ArbiterAddress string
 	// Options of the installation.
 	Options Options
+	// Env is the further environment of processes that are started from now on.
+	Env []string
 
 	kubeconfig string // of the administrator, for kubectl
 	ports      map[string]int
@@ -137,7 +139,7 @@ func (s *System) StartArbiter(ctx context.Context) error {
 	}
 	s.ArbiterAddress = fmt.Sprintf("127.0.0.1:%d", serve)
 	argv := []string{
-		"serve", "--listen", s.ArbiterAddress, "--metrics-bind-address", "0",
+		"serve", "--listen", s.ArbiterAddress,
 		"--leader-election-namespace", SystemNamespace,
 		"--self-signed-secrets", "--service-dns-names", "127.0.0.1,localhost",
 	}
@@ -167,7 +169,7 @@ func (s *System) StartUpgrader(ctx context.Context, name string) error {
 		"--arbiter-address", s.ArbiterAddress, "--arbiter-ca", t.CA.File, "--arbiter-cert", t.Cert.File, "--arbiter-key", t.Key.File,
 		"--leader-election-namespace", SystemNamespace, "--leader-election-lease-duration", "3s",
 		"--leader-election-renew-deadline", "2s", "--leader-election-retry-period", "500ms",
-		"--lease-ttl", LeaseTTL.String(), "--metrics-bind-address", "0", "--zap-log-level", "debug",
+		"--lease-ttl", LeaseTTL.String(), "--log-level", "debug",
 		"--arbiter-token-file", token,
 		// So that plans may name what these tests want to be named.
 		"--allowed-arbiters", "*.{namespace}.svc,localhost,127.0.0.1:1",
@@ -191,11 +193,16 @@ func (s *System) start(ctx context.Context, name, pkg string, who controlplane.I
 	if err != nil {
 		return err
 	}
+	metrics, err := s.port("metrics of " + name)
+	if err != nil {
+		return err
+	}
 	argv := append([]string{binary}, args...)
-	argv = append(argv, "--kubeconfig", kubeconfig, "--health-probe-bind-address", fmt.Sprintf("127.0.0.1:%d", probes))
+	argv = append(argv, "--kubeconfig", kubeconfig, "--health-probe-bind-address", fmt.Sprintf("127.0.0.1:%d", probes),
+		"--metrics-bind-address", fmt.Sprintf("127.0.0.1:%d", metrics))
 	// A process that is started again is a container started again in its pod; see
 	// config/manager.
-	_, err = s.Cluster.StartProcess(name, argv, "POD_UID="+name)
+	_, err = s.Cluster.StartProcess(name, argv, append([]string{"POD_UID=" + name}, s.Env...)...)
 	return err
 }
 

@@ -1,0 +1,17 @@
+package metrics
+
+import (
+	"context"
+	"path"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+)
+
+// Unary times the calls to arbiters. Watches are not timed: they last as long as a plan.
+func (m *Metrics) Unary(ctx context.Context, method string, request, reply any, conn *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	begun := m.now()
+	err := call(ctx, method, request, reply, conn, opts...)
+	m.requests.WithLabelValues(path.Base(method), status.Code(err).String()).Observe(m.now().Sub(begun).Seconds())
+	return err
+}
