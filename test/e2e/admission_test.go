@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -101,6 +102,15 @@ const oldSample = `{"apiVersion":"apps.kruise.io/v1alpha1","kind":"StatefulSet",
 
 func TestAnArmedSetKeepsItsProtection(t *testing.T) {
 	s := newSite(t)
+	s.create(t, s.plan("standing", []string{"sample"}, ""))
+	kubelet := s.kubelet(t)
+	oldScale := s.scale("v1alpha1", "sample")
+	s.until(t, "the policy on scaling knows of the plan", func(ctx context.Context) error {
+		if err := oldScale(ctx, s.as[admin.Username()]); err == nil {
+			return errors.New("it may be scaled")
+		}
+		return nil
+	})
 	var (
 		trusted = []controlplane.Identity{upgrader, breakGlass}
 		users   = []controlplane.Identity{tenant, owner, admin}
@@ -155,6 +165,27 @@ func TestAnArmedSetKeepsItsProtection(t *testing.T) {
 			refused: everybodyElse(tenant), words: "use apps.kruise.io/v1beta1",
 		},
 		{
+			name: "scaling through the old API version", do: oldScale,
+			refused: []controlplane.Identity{owner, admin}, words: "scaling statefulset sample through apps.kruise.io/v1alpha1 would drop spec.lifecycle",
+		},
+		{
+			name: "scaling through the new one", do: s.scale("v1beta1", "sample"),
+			allowed: []controlplane.Identity{owner, admin},
+		},
+		{
+			name: "scaling a set that is no plan's through the old API version", do: s.scale("v1alpha1", "free"),
+			allowed: []controlplane.Identity{owner, admin},
+		},
+		{
+			name: "applying the partition by force", do: s.forceSet("sample"),
+			refused: users, words: "spec.updateStrategy of statefulset sample is the upgrader's", allowed: trusted,
+		},
+		{
+			name:    "lowering the partition, by those who have no business with sets",
+			do:      s.patchSet("sample", `{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}`),
+			refused: []controlplane.Identity{arbiter, kubelet, named, stranger}, words: "forbidden",
+		},
+		{
 			name: "writing a set that is not armed through the old API version", do: s.patchOldSet("free", `{"spec":{"replicas":1}}`),
 			allowed: users,
 		},
@@ -183,6 +214,7 @@ func TestOnlyTheUpgraderTakesHoldsOffAndPutsGrantsOn(t *testing.T) {
 		anybody   = append(everybodyElse(), arbiter)
 		viaStatus = []controlplane.Identity{owner, admin, kruise, arbiter}
 		holdWords = "only the upgrader takes the label offduty.dev/hold off pod sample-0"
+		kubelet   = s.kubelet(t)
 	)
 	s.check(t, []ruling{
 		{
@@ -200,6 +232,28 @@ func TestOnlyTheUpgraderTakesHoldsOffAndPutsGrantsOn(t *testing.T) {
 		{
 			name: "taking a hold off through the status", do: s.patchPodStatus("sample-0", `{"metadata":{"labels":{"offduty.dev/hold":null}}}`),
 			refused: viaStatus, words: holdWords, allowed: []controlplane.Identity{upgrader},
+		},
+		{
+			name: "replacing the status of a pod without its labels", do: s.replacePodStatus("sample-0"),
+			refused: []controlplane.Identity{owner, admin}, words: holdWords,
+		},
+		{
+			// NodeRestriction is there first; the policy is for clusters without it.
+			name: "taking a hold off through the status, on its node", do: s.patchPodStatus("sample-0", `{"metadata":{"labels":{"offduty.dev/hold":null}}}`),
+			refused: []controlplane.Identity{kubelet}, words: "forbidden",
+		},
+		{
+			name: "putting a grant on through the status, on its node", do: s.patchPodStatus("sample-0", `{"metadata":{"labels":{"offduty.dev/grant":"true"}}}`),
+			refused: []controlplane.Identity{kubelet}, words: "forbidden",
+		},
+		{
+			name: "writing a condition of a held pod, on its node", do: s.patchPodStatus("sample-0", `{"status":{"message":"it runs"}}`),
+			allowed: []controlplane.Identity{kubelet, kruise, upgrader},
+		},
+		{
+			name:    "taking a hold off through the status, which break-glass does not need",
+			do:      s.patchPodStatus("sample-0", `{"metadata":{"labels":{"offduty.dev/hold":null}}}`),
+			refused: []controlplane.Identity{breakGlass}, words: "cannot patch resource",
 		},
 		{
 			name: "taking a hold off a pod made an orphan", do: s.patchPod("sample-0", `{"metadata":{"ownerReferences":null,"labels":{"offduty.dev/hold":null}}}`),
@@ -246,6 +300,24 @@ func TestOnlyTheUpgraderTakesHoldsOffAndPutsGrantsOn(t *testing.T) {
 	})
 }
 
+// The other subresources of a pod take no labels: a patch of them is refused, or leaves the
+// labels as they are.
+func TestNoSubresourceOfAPodTakesAHoldOffOrPutsAGrantOn(t *testing.T) {
+	s := newSite(t)
+	for _, sub := range []string{"resize", "ephemeralcontainers"} {
+		for _, who := range []controlplane.Identity{owner, admin, kruise, arbiter, breakGlass, s.kubelet(t)} {
+			t.Run(sub+" by "+who.Username(), func(t *testing.T) {
+				pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "sample-0"}}
+				patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"offduty.dev/hold":null,"offduty.dev/grant":"true"}}}`))
+				err := s.as[who.Username()].SubResource(sub).Patch(t.Context(), pod, patch, client.DryRunAll)
+				if err == nil && (pod.Labels["offduty.dev/hold"] != "true" || pod.Labels["offduty.dev/grant"] == "true") {
+					t.Errorf("the labels are %v", pod.Labels)
+				}
+			})
+		}
+	}
+}
+
 func TestWhoeverWritesAPlanMustBeAllowedToPatchItsTargets(t *testing.T) {
 	s := newSite(t)
 	all := make([]string, 0, 32)
@@ -263,6 +335,18 @@ func TestWhoeverWritesAPlanMustBeAllowedToPatchItsTargets(t *testing.T) {
 		{
 			name: "a plan for a set of one's own", do: s.createPlan([]string{"mine-0"}, ""),
 			refused: []controlplane.Identity{stranger}, words: "stranger may not change", allowed: []controlplane.Identity{named, tenant},
+		},
+		{
+			name: "a plan by those who have no business with plans", do: s.createPlan([]string{"sample"}, ""),
+			refused: []controlplane.Identity{upgrader, arbiter, kruise, breakGlass, s.kubelet(t)}, words: "forbidden",
+		},
+		{
+			name: "changing what a plan is for, by the upgrader", do: s.patchPlan("standing", `{"spec":{"targets":[{"name":"mine-0"},{"name":"sample"}],"arbiter":{"tls":{"secretName":"theirs"}}}}`),
+			allowed: []controlplane.Identity{upgrader}, // it may patch sets and read secrets by itself
+		},
+		{
+			name: "giving a plan another's Secret", do: s.patchPlan("standing", `{"spec":{"arbiter":{"tls":{"secretName":"theirs"}}}}`),
+			refused: []controlplane.Identity{named, tenant, stranger}, words: "get on secrets named theirs", allowed: []controlplane.Identity{owner},
 		},
 		{name: "a plan for 32 sets", do: s.createPlan(all, ""), allowed: []controlplane.Identity{named, tenant}},
 		{
@@ -356,7 +440,7 @@ func TestTheManifestsRunUnderRestrictedPodSecurity(t *testing.T) {
 func TestTheAPIServerFindsNoFaultWithThePolicies(t *testing.T) {
 	s := newSite(t)
 	for _, name := range []string{
-		"offduty-armed-sets", "offduty-armed-sets-old-api", "offduty-holds-and-grants",
+		"offduty-armed-sets", "offduty-armed-sets-old-api", "offduty-armed-sets-old-scale", "offduty-holds-and-grants",
 		"offduty-plan-targets", "offduty-plan-targets-17-to-32",
 	} {
 		policy := &admissionv1.ValidatingAdmissionPolicy{}
@@ -585,6 +669,56 @@ func (s *site) patchPlan(name, patch string) attempt {
 func (s *site) jsonPatchSet(name, patch string) attempt {
 	return func(ctx context.Context, k client.Client) error {
 		return k.Patch(ctx, s.set(name), client.RawPatch(types.JSONPatchType, []byte(patch)), client.DryRunAll)
+	}
+}
+
+// kubelet is the one of the node on which sample-0 runs.
+func (s *site) kubelet(t *testing.T) controlplane.Identity {
+	t.Helper()
+	pod := &corev1.Pod{}
+	s.until(t, "sample-0 has a node", func(ctx context.Context) error {
+		err := s.as[admin.Username()].Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: "sample-0"}, pod)
+		if err == nil && pod.Spec.NodeName == "" {
+			err = errors.New("it has none")
+		}
+		return err
+	})
+	who := controlplane.User("system:node:"+pod.Spec.NodeName, "system:nodes")
+	k, err := s.cluster.Client(t.Context(), who, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.as[who.Username()] = k
+	return who
+}
+
+// scale is kubectl scale through a version of Kruise's API.
+func (s *site) scale(version, name string) attempt {
+	return func(ctx context.Context, k client.Client) error {
+		set := s.named("apps.kruise.io", version, "StatefulSet", name)
+		body := client.WithSubResourceBody(&autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: 3}})
+		return k.SubResource("scale").Update(ctx, set, body, client.DryRunAll)
+	}
+}
+
+// forceSet does what `kubectl apply --server-side --force-conflicts` does with a manifest
+// that names the partition.
+func (s *site) forceSet(name string) attempt {
+	return func(ctx context.Context, k client.Client) error {
+		set := s.set(name)
+		set.Object["spec"] = map[string]any{"updateStrategy": map[string]any{"rollingUpdate": map[string]any{"partition": int64(0)}}}
+		return k.Apply(ctx, client.ApplyConfigurationFromUnstructured(set), client.FieldOwner("gitops"), client.ForceOwnership, client.DryRunAll)
+	}
+}
+
+func (s *site) replacePodStatus(name string) attempt {
+	return func(ctx context.Context, k client.Client) error {
+		pod := s.pod(name)
+		if err := k.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+			return err
+		}
+		pod.SetLabels(nil)
+		return k.Status().Update(ctx, pod, client.DryRunAll)
 	}
 }
 
