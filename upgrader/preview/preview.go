@@ -121,6 +121,7 @@ func Of(ctx context.Context, in Input) (*Result, error) {
 	}
 	m.rules = rulesOf(in.Roster, scene.View.State, known)
 	r.count(m)
+	m.w.Policy.ProgressDeadline = 0 // time that passes here means nothing
 	if up.Spec.Paused {
 		m.w.Policy.Paused = false
 		r.Notes = append(r.Notes, "the plan is paused; this is what happens when it is resumed")

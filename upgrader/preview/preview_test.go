@@ -249,6 +249,15 @@ func TestTheSamePreviewTwice(t *testing.T) {
 	}
 }
 
+func TestWaitingIsNoStallHere(t *testing.T) {
+	w := five(0, 2, 4)
+	w.plan.Spec.Strategy.Handover = v1alpha1.HandoverWait
+	want := "2 of 5 replicas are upgraded; waiting for sample-0 or another of the rest to go off duty"
+	if got := w.result(t).Message; got != want {
+		t.Errorf("it says %q, not %q", got, want)
+	}
+}
+
 func TestPrint(t *testing.T) {
 	w := five(0, 1)
 	w.plan.Spec.Strategy.Handover = v1alpha1.HandoverWait

@@ -47,13 +47,17 @@ func (p *Plan) Tree(out io.Writer, now time.Time) error {
 
 func (t *Target) tree(w io.Writer, branch, stem string, now time.Time) {
 	fmt.Fprintf(w, "%s%s\t\t%d/%d\t%s\t%s\t\n", branch, t.Name, t.Upgraded, t.Replicas, t.revisions(), t.Reason)
+	unlisted := int(t.Replicas) - len(t.Pods) // a status lists 1,000 at most
 	for i := range t.Pods {
 		r := &t.Pods[i]
 		twig := "├─ "
-		if i == len(t.Pods)-1 {
+		if i == len(t.Pods)-1 && unlisted <= 0 {
 			twig = "└─ "
 		}
 		fmt.Fprintf(w, "%s%s%s\t%s\t%s\t%s\t%s\t%s\n", stem, twig, r.Name, r.Duty, r.Step, t.short(r.Revision), r.Reason, age(r.Since, now))
+	}
+	if unlisted > 0 && len(t.Pods) > 0 {
+		fmt.Fprintf(w, "%s└─ … %d more, which are protected or upgraded\t\t\t\t\t\n", stem, unlisted)
 	}
 }
 
