@@ -88,6 +88,11 @@ func parse(args []string) (*options, error) {
 	fs.DurationVar(&o.leaseTTL, "lease-ttl", 30*time.Second, "how long leases last without renewal; whole seconds, 1s to 1h")
 	fs.Float64Var(&o.qps, "kube-api-qps", 100, "requests per second to the API server")
 	fs.StringVar(&o.logLevel, "log-level", "info", "info or debug")
+	fs.BoolFunc("version", "print the version and end", func(string) error {
+		fmt.Println("upgrader version", version.Get())
+		os.Exit(0)
+		return nil
+	})
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
