@@ -68,7 +68,7 @@ func Run(ctx context.Context, k client.Client, out io.Writer, o Options) error {
 		return ErrUnsafe
 	}
 	u.say("No plan is left, and no set is armed. It is safe to delete the manifests, with what you installed them:")
-	u.say("  kubectl delete -k config/default")
+	u.say("  kubectl delete -k config/default    or    helm uninstall offduty --namespace %s", u.o.Election.Namespace)
 	return nil
 }
 
