@@ -13,6 +13,7 @@
 //	daemon        child processes that can be killed and frozen, and never outlive us
 //	controlplane  the running control plane; its documentation is the place to start
 //	clustertest   one control plane per test binary
+//	node          a real node beside it, in namespaces of its own: Linux, as root
 //	standing      the one control plane that was started by hand, so that down finds it
 //
 // The modules in tools are nested, so that the root module's dependencies stay

@@ -40,6 +40,10 @@ type Options struct {
 	KeepLogs bool
 	// WithoutKruise leaves Kruise out.
 	WithoutKruise bool
+	// NodeAddress is the address of a real node that the caller runs on this machine
+	// (package node). Then no node is simulated, and the API server listens on all
+	// interfaces, where the Service kubernetes leads pods to.
+	NodeAddress string
 }
 
 // Cluster is a running control plane. Its methods may be called from any goroutine.
@@ -50,6 +54,8 @@ type Cluster struct {
 	ca       *pki.Authority
 	ports    *portBlock
 	listen   listeners
+	// node is Options.NodeAddress.
+	node string
 
 	mu       sync.Mutex
 	keepLogs bool
@@ -97,7 +103,7 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{
-		dir: dir, log: log, binaries: set, ports: ports, keepLogs: options.KeepLogs,
+		dir: dir, log: log, binaries: set, ports: ports, node: options.NodeAddress, keepLogs: options.KeepLogs,
 		daemons: map[string]*managed{}, kubeconfigs: map[string]string{}, built: map[string]string{},
 	}
 	if err := c.start(ctx, options); err != nil {

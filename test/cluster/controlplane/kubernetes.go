@@ -39,6 +39,9 @@ func (c *Cluster) writePKI() error {
 		"kube-apiserver": {"127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "10.96.0.1"},
 		"etcd":           {"127.0.0.1", "localhost"},
 	}
+	if c.node != "" {
+		servers["kube-apiserver"] = append(servers["kube-apiserver"], c.node)
+	}
 	for name, hosts := range servers {
 		pair, err := ca.Server(name, hosts...)
 		if err != nil {
@@ -47,6 +50,13 @@ func (c *Cluster) writePKI() error {
 		if _, _, err := pair.Write(c.file("pki"), name); err != nil {
 			return err
 		}
+	}
+	kubelet, err := ca.Client("kube-apiserver-kubelet-client", "system:masters")
+	if err != nil {
+		return err
+	}
+	if _, _, err := kubelet.Write(c.file("pki"), "kubelet-client"); err != nil {
+		return err
 	}
 	key, err := pki.SigningKey()
 	if err != nil {
@@ -105,12 +115,11 @@ func (c *Cluster) etcdFlags() []string {
 }
 
 func (c *Cluster) apiServerFlags() []string {
-	return []string{
+	flags := []string{
 		"--etcd-servers=https://" + local(c.listen.etcd),
 		"--etcd-cafile=" + c.file("pki", "ca.crt"),
 		"--etcd-certfile=" + c.file("pki", "etcd.crt"),
 		"--etcd-keyfile=" + c.file("pki", "etcd.key"),
-		"--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", c.listen.apiServer),
 		"--tls-cert-file=" + c.file("pki", "kube-apiserver.crt"),
 		"--tls-private-key-file=" + c.file("pki", "kube-apiserver.key"),
@@ -121,13 +130,23 @@ func (c *Cluster) apiServerFlags() []string {
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
-		"--endpoint-reconciler-type=none", // there is no address that pods could reach
 		"--max-requests-inflight=3000",
 		"--max-mutating-requests-inflight=1000",
 		"--audit-policy-file=" + c.file("audit-policy.yaml"),
 		"--audit-log-path=" + c.auditLogPath(),
 		"--audit-log-maxsize=100000", // MB; a rotated log could not be counted
 	}
+	if c.node == "" {
+		// There are no pods that could reach an address.
+		return append(flags, "--bind-address=127.0.0.1", "--endpoint-reconciler-type=none")
+	}
+	return append(flags,
+		"--bind-address=0.0.0.0",
+		"--advertise-address="+c.node,
+		"--kubelet-client-certificate="+c.file("pki", "kubelet-client.crt"),
+		"--kubelet-client-key="+c.file("pki", "kubelet-client.key"),
+		"--kubelet-preferred-address-types=InternalIP",
+	)
 }
 
 // apiServerReady asks /readyz as a user that needs no rights for it.

@@ -49,9 +49,11 @@ func (c *Cluster) start(ctx context.Context, options Options) error {
 	group.Go(func() error {
 		return c.phase("kube-controller-manager and kube-scheduler", func() error { return c.startControllers(groupContext) })
 	})
-	group.Go(func() error {
-		return c.phase("nodes", func() error { return c.startNodes(groupContext, options.Nodes) })
-	})
+	if c.node == "" {
+		group.Go(func() error {
+			return c.phase("nodes", func() error { return c.startNodes(groupContext, options.Nodes) })
+		})
+	}
 	if !options.WithoutKruise {
 		group.Go(func() error {
 			return c.phase("Kruise", func() error { return c.startKruise(groupContext) })
@@ -60,14 +62,15 @@ func (c *Cluster) start(ctx context.Context, options Options) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	if err := c.phase("first pod admitted", func() error { return c.awaitAdmission(ctx, !options.WithoutKruise) }); err != nil {
+	if err := c.phase("first pod admitted", func() error { return c.AwaitAdmission(ctx, !options.WithoutKruise) }); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.log, "control plane ready after %.1f s\n", time.Since(total).Seconds())
 	return nil
 }
 
-func (c *Cluster) awaitAdmission(ctx context.Context, kruise bool) error {
+// AwaitAdmission waits until a pod and, with Kruise, one of its sets can be created.
+func (c *Cluster) AwaitAdmission(ctx context.Context, kruise bool) error {
 	admits, err := c.admission(ctx, kruise)
 	if err != nil {
 		return err
