@@ -56,6 +56,10 @@ test: ## go vet and every test: unit tests with the race detector, then those th
 test-unit: ## go vet and the tests that start no cluster
 	hack/test unit
 
+.PHONY: test-node
+test-node: ## all of it as pods on a real node (kubelet, containerd, Kruise): needs Linux, root and apt
+	hack/test node
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME
 	hack/fuzz $(FUZZTIME)
