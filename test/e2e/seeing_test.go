@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +16,7 @@ import (
 
 	"offduty.dev/test/cluster/controlplane"
 	"offduty.dev/test/e2e/harness"
+	"offduty.dev/test/monitoring"
 )
 
 // scrape reads the metrics of a process.
@@ -40,6 +42,7 @@ func TestSeeing(t *testing.T) {
 	t.Run("metrics have counted what was done", func(t *testing.T) { s.on(t).checkCounted(first) })
 	t.Run("events tell the story, once", func(t *testing.T) { s.on(t).checkStory() })
 	t.Run("the log has a line for each write, with plan, replica and lease", func(t *testing.T) { s.on(t).checkLog() })
+	t.Run("every metric of the alerts is served", func(t *testing.T) { s.on(t).checkRules() })
 	t.Run("scraping costs no API request", func(t *testing.T) { s.on(t).checkScrapesAreFree() })
 	t.Run("the metrics of a plan vanish with it", func(t *testing.T) { s.on(t).checkVanish() })
 }
@@ -57,13 +60,24 @@ type expectation struct {
 	want   float64
 }
 
-func (s *stage) expect(m harness.Metrics, all []expectation) {
+// expect waits until a process shows all of it: its cache may be a moment behind ours.
+func (s *stage) expect(process string, all []expectation) {
 	s.t.Helper()
-	for _, e := range all {
-		if got := m.Sum(e.name, e.labels); got != e.want {
-			s.t.Errorf("%s%v is %v, not %v", e.name, e.labels, got, e.want)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	defer cancel()
+	s.must(controlplane.Until(ctx, process+" shows it", func(ctx context.Context) error {
+		m, err := s.Scrape(ctx, process)
+		if err != nil {
+			return err
 		}
-	}
+		var errs []error
+		for _, e := range all {
+			if got := m.Sum(e.name, e.labels); got != e.want {
+				errs = append(errs, fmt.Errorf("%s%v is %v, not %v", e.name, e.labels, got, e.want))
+			}
+		}
+		return errors.Join(errs...)
+	}))
 }
 
 func (s *stage) checkWaiting() {
@@ -75,7 +89,7 @@ func (s *stage) checkWaiting() {
 		}
 		return labels
 	}
-	s.expect(s.scrape(harness.UpgraderA), []expectation{
+	s.expect(harness.UpgraderA, []expectation{
 		{"offduty_plan_replicas", s.mine(map[string]string{"step": "Upgraded"}), 2},
 		{"offduty_plan_replicas", s.mine(map[string]string{"step": "Protected"}), 3},
 		{"offduty_plan_working_replicas", s.mine(nil), 3},
@@ -86,7 +100,7 @@ func (s *stage) checkWaiting() {
 		{"offduty_plan_arbiter_reachable", s.mine(nil), 1},
 		{"offduty_plan_leases", s.mine(nil), 0},
 	})
-	s.expect(s.scrape(harness.ArbiterProcess), []expectation{
+	s.expect(harness.ArbiterProcess, []expectation{
 		{"offduty_group_members", group("duty", "Working"), 3},
 		{"offduty_group_members", group("duty", "Idle"), 2},
 		{"offduty_group_attending_members", group(), 5},
@@ -259,6 +273,22 @@ func (s *stage) checkArbiterLog() {
 	for _, c := range []string{"LeaseGranted", "LeasePinned", "LeaseReleased"} {
 		if changes[c] != 5 {
 			s.t.Errorf("%d lines %s, not 5; all: %v", changes[c], c, changes)
+		}
+	}
+}
+
+// checkRules holds the alerts against what is really served.
+func (s *stage) checkRules() {
+	s.t.Helper()
+	rules, err := monitoring.Rules(root)
+	s.must(err)
+	served := s.scrape(harness.UpgraderA)
+	maps.Copy(served, s.scrape(harness.ArbiterProcess))
+	for _, r := range rules {
+		for _, m := range monitoring.Metrics(r.Expr) {
+			if served[m] == nil {
+				s.t.Errorf("%s%s is about %s, which nobody serves", r.Alert, r.Record, m)
+			}
 		}
 	}
 }
