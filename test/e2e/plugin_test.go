@@ -358,3 +358,28 @@ func TestThePluginSteers(t *testing.T) {
 		p.allRun(harness.OldImage)
 	})
 }
+
+func TestThePluginAndAPlanThatFollows(t *testing.T) {
+	s := newStage(t)
+	p := s.plugin(controlplane.Admin())
+	s.begin(harness.Named(0), 1)
+	images := fmt.Sprintf("\n    images:\n      main: %s", harness.NewImage)
+	s.apply(strings.Replace(harness.PlanManifest(harness.NewImage, "{handover: Wait, maxUnavailable: 5}"), images, "", 1))
+	p.offduty(0, "status", "sample", "--watch", "--timeout=80s")
+
+	t.Run("is not done while its status does not speak of the latest template", func(t *testing.T) {
+		p := p.on(t)
+		_, err := p.Kubectl(t.Context(), "", "patch", "-n", p.Namespace, "statefulsets.apps.kruise.io", "sample", "--type=json",
+			"--patch", fmt.Sprintf(`[{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": %q}]`, harness.NewImage))
+		p.must(err)
+		p.has(p.offduty(view.ExitUnderWay, "status", "sample").out, "UnderWay")
+		p.await("all but the worker are upgraded", waiting("4/5", "WaitingForDuty"))
+		p.assign(harness.Named(1))
+		p.offduty(0, "status", "sample", "--watch", "--timeout=80s")
+		p.allRun(harness.NewImage)
+	})
+	t.Run("has nothing to undo, and is told where to", func(t *testing.T) {
+		p := p.on(t)
+		p.has(p.offduty(1, "undo", "sample").err, "error: target sample follows its set's template", "put the earlier ones (main="+harness.OldImage+") back where")
+	})
+}

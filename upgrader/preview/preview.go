@@ -102,7 +102,7 @@ func Of(ctx context.Context, in Input) (*Result, error) {
 	if up.DeletionTimestamp != nil {
 		return nil, fmt.Errorf("upgradeplan %s is being deleted: there is nothing to preview", up.Name)
 	}
-	scene, err := observe.World(ctx, in.Snapshot, fresh{}, up, 0, viewOf(up, in.Roster, in.Unseen, in.Snapshot.Pods))
+	scene, err := observe.World(ctx, in.Snapshot, memory{}, up, 0, viewOf(up, in.Roster, in.Unseen, in.Snapshot.Pods))
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"offduty.dev/api/v1alpha1"
+	"offduty.dev/upgrader/kruise"
 )
 
 var now = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -56,6 +57,11 @@ func (w *world) revision(name, image, env string) {
 // at makes pod i one of revision name.
 func (w *world) at(i int, name string) {
 	w.pods[i].Labels[appsv1.ControllerRevisionHashLabelKey] = "sample-" + name
+}
+
+// arm lets the plan have taken the set over already.
+func (w *world) arm() {
+	w.set.Annotations = map[string]string{v1alpha1.ArmedAnnotation: kruise.NewArmed(&w.set, "preview", 1).String()}
 }
 
 func five(working ...int) *world {
@@ -170,6 +176,7 @@ func TestPreview(t *testing.T) {
 		"at a pod whose revision differs in more than images Kruise stops": {
 			func() *world {
 				w := five()
+				w.arm()
 				w.revision("b", "app:0", "y")
 				w.at(3, "b")
 				return w
@@ -260,6 +267,7 @@ func TestWaitingIsNoStallHere(t *testing.T) {
 
 func TestPrint(t *testing.T) {
 	w := five(0, 1)
+	w.arm()
 	w.plan.Spec.Strategy.Handover = v1alpha1.HandoverWait
 	w.revision("b", "app:0", "y")
 	w.at(3, "b")

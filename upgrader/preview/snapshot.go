@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -14,6 +15,7 @@ import (
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/observe"
+	"offduty.dev/upgrader/plan"
 )
 
 // Snapshot is what was read of one namespace. It is a client.Reader with the indexes that
@@ -84,7 +86,12 @@ func (s *Snapshot) revisionsOf(set *kruisev1beta1.StatefulSet) map[string]*appsv
 	return m
 }
 
-// fresh: what was read just now shows everything.
-type fresh struct{}
+// memory of somebody who has written nothing: what was read shows everything, and nothing
+// was refused.
+type memory struct{}
 
-func (fresh) Seen(client.Object) bool { return true }
+func (memory) Seen(client.Object) bool { return true }
+
+func (memory) Template(*v1alpha1.UpgradePlan, *kruisev1beta1.StatefulSet) (*plan.Blocker, time.Time) {
+	return nil, time.Time{}
+}
