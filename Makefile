@@ -24,7 +24,7 @@ help: ## show this
 		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Variables: FUZZTIME=$(FUZZTIME) BENCH=$(BENCH) KEEP=1 (demo: leave the cluster running)"
-	@echo "           VERSION, PLATFORMS, OUT (images: see hack/images)"
+	@echo "           VERSION, PLATFORMS, OUT (images and chart: see hack/images)"
 
 .PHONY: build
 build: ## build the commands into bin/, static
@@ -33,6 +33,10 @@ build: ## build the commands into bin/, static
 .PHONY: images
 images: ## build the container images into bin/images, an OCI layout, and their SBOMs into bin/sbom
 	hack/images
+
+.PHONY: chart
+chart: ## package the Helm chart into bin/, for the images of the same commit
+	hack/package-chart
 
 .PHONY: demo
 demo: ## tell the story on a real control plane, then clean up (KEEP=1 stays up until Ctrl-C)
