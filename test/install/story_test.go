@@ -46,10 +46,12 @@ func TestHelm(t *testing.T) {
 	s.noError(s.wants("deployment", "offduty-upgrader", "{.status.readyReplicas}", "2"))
 	s.step("the API server accepts every value", func() { s.acceptsEverything() })
 	var before map[string]harness.Pod
+	var armed string // names the term of the leader that armed it
 	s.step("a plan comes half-way", func() {
 		s.begin()
 		s.await("idle replicas are upgraded, and it waits", at("2/5", "WaitingForDuty"))
-		before = s.stage.History.Now().Pods
+		now := s.stage.History.Now()
+		before, armed = now.Pods, now.Sets[harness.Group].Armed
 	})
 	s.step("a newer version is installed while it waits", func() {
 		s.noError(s.lacks("poddisruptionbudget", "offduty-upgrader"))
@@ -60,6 +62,12 @@ func TestHelm(t *testing.T) {
 			t.Error("the definition of UpgradePlan is still that of the earlier version")
 		}
 		s.noError(s.system.Restart(t.Context(), harness.UpgraderA))
+		s.await("the new upgrader leads", func(n harness.Now) error {
+			if led := n.Sets[harness.Group].Armed; led == armed {
+				return fmt.Errorf("the set is armed as before: %s", led)
+			}
+			return at("2/5", "WaitingForDuty")(n)
+		})
 	})
 	s.step("a bad value changes nothing", func() {
 		if _, err := s.run(t.Context(), "upgrade", "offduty", chart, "--namespace", systemNamespace, "--set", "upgrader.replicas=0"); err == nil {
@@ -104,12 +112,20 @@ func TestHelm(t *testing.T) {
 		if out, code := s.uninstallGuide(); code != 0 {
 			t.Errorf("upgrader uninstall ends with %d, not 0:\n%s", code, out)
 		}
+		s.noError(s.system.Kill(harness.UpgraderA))
+		s.noError(s.system.Kill(harness.ArbiterProcess))
 		s.release("uninstall", "offduty", "--wait")
 		if armed := s.stage.History.Now().Sets[harness.Group].Armed; armed != "" {
 			t.Errorf("the set is still armed: %s", armed)
 		}
 		s.noError(s.lacks("clusterrole", "offduty-upgrader"))
 		s.kubectl("get", "crd", "upgradeplans.offduty.dev", "rosters.offduty.dev")
+	})
+	s.step("what kubectl installed is taken over", func() {
+		s.kubectl("apply", "--server-side", "--force-conflicts", "--kustomize", filepath.Join(root, "config", "default"))
+		s.release("install", "offduty", chart, "--wait", "--take-ownership", "--force-conflicts")
+		s.release("uninstall", "offduty", "--wait")
+		s.noError(s.lacks("deployment", "offduty-upgrader"))
 	})
 }
 
