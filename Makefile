@@ -91,9 +91,10 @@ verify: ## regenerate everything and demand a clean tree; formatting, go.mod fil
 generate: ## from proto/ and api/ make Go code and CRDs, from config/ the Helm chart, Argo CD's ConfigMap and the PrometheusRule
 	cd proto && ../$(TOOL) buf generate
 	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=config/crd/bases
-	$(TOOL) chart hack/chart config/chart
 	hack/argocd-cm >config/gitops/argocd/argocd-cm.yaml
 	hack/prometheus-rule >config/monitoring/prometheusrule.yaml
+	@# The last one: it is made from all the other manifests.
+	$(TOOL) chart hack/chart config/chart
 
 .PHONY: fmt
 fmt: ## format Go and proto files

@@ -37,7 +37,7 @@ func TestChartInstallsWhatTheManifestsSay(t *testing.T) {
 		"by default":               {"config/default", systemNamespace, ""},
 		"in another namespace":     {"config/default", "elsewhere", ""},
 		"for some namespaces only": {"config/namespaced", systemNamespace, "namespaces={team-a,team-b},tokens.enabled=false"},
-		"with everything":          {"hack/chart", systemNamespace, "networkPolicies.enabled=true"},
+		"with everything":          {"hack/chart", systemNamespace, "networkPolicies.enabled=true,monitoring.podMonitor.enabled=true,monitoring.rules.enabled=true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := inNamespace(t, kustomized(t, test.dir), test.namespace)

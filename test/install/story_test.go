@@ -257,7 +257,9 @@ func same(t *testing.T, before, after map[string]harness.Pod) {
 func (s *story) acceptsEverything() {
 	s.t.Helper()
 	s.kubectl("create", "namespace", "team-a")
-	manifests := s.must(s.t, "template", "offduty", chart, "--namespace", systemNamespace, "--kube-version", "1.34", "--values", everything)
+	manifests := s.must(s.t, "template", "offduty", chart, "--namespace", systemNamespace, "--kube-version", "1.34", "--values", everything,
+		// This cluster has no Prometheus operator.
+		"--set", "monitoring.podMonitor.enabled=false,monitoring.rules.enabled=false")
 	_, err := s.system.Kubectl(s.t.Context(), manifests, "apply", "--dry-run=server", "--server-side", "--force-conflicts", "--validate=strict", "--filename", "-")
 	s.noError(err)
 }
