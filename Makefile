@@ -88,13 +88,20 @@ verify: ## regenerate everything and demand a clean tree; formatting, go.mod fil
 ##@ Change
 
 .PHONY: generate
-generate: ## from proto/ and api/ make Go code and CRDs, from config/ the Helm chart, Argo CD's ConfigMap and the PrometheusRule
+generate: ## from proto/ and api/ make Go code, CRDs and the API reference, from config/ the Helm chart, Argo CD's ConfigMap and the PrometheusRule
 	cd proto && ../$(TOOL) buf generate
 	$(TOOL) controller-gen object paths=./api/... crd output:crd:dir=config/crd/bases
 	hack/argocd-cm >config/gitops/argocd/argocd-cm.yaml
+	$(TOOL) crd-ref-docs --log-level=ERROR --source-path=api/v1alpha1 --config=hack/api-reference/config.yaml \
+		--templates-dir=hack/api-reference --renderer=markdown --output-path=docs/api.md
+	$(MAKE) --no-print-directory diagrams
 	hack/prometheus-rule >config/monitoring/prometheusrule.yaml
 	@# The last one: it is made from all the other manifests.
 	$(TOOL) chart hack/chart config/chart
+
+.PHONY: diagrams
+diagrams: ## from docs/pictures/*.dot make the pictures of the documentation
+	$(TOOL) diagrams docs/pictures
 
 .PHONY: fmt
 fmt: ## format Go and proto files
