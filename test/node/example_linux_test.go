@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"offduty.dev/test/e2e/harness"
@@ -24,6 +25,8 @@ const (
 	application = "application"
 	oldImage    = "offduty.test/replica:v1"
 	newImage    = "offduty.test/replica:v2"
+	// crashes is an image whose program ends at once.
+	crashes = "offduty.test/replica:crashes"
 )
 
 // stage is the application under observation.
@@ -133,6 +136,34 @@ type fate struct {
 	Restarts                     int32
 }
 
+// awaitStalled waits until the plan says that it cannot go on, with these words.
+func (s *stage) awaitStalled(words ...string) {
+	s.t.Helper()
+	s.await(fmt.Sprintf("the plan has stalled and says %v", words), func(n harness.Now) error {
+		c := n.Plans[harness.Group].Condition("Stalled")
+		for _, word := range words {
+			if c.Status != metav1.ConditionTrue || !strings.Contains(c.Message, word) {
+				return fmt.Errorf("it says %s: %s", c.Reason, c.Message)
+			}
+		}
+		return nil
+	})
+	s.t.Logf("the plan says: %s", s.history.Now().Plans[harness.Group].Condition("Stalled").Message)
+}
+
+// checkUntouched wants the containers of these ordinals to be those of before.
+func (s *stage) checkUntouched(before map[string]replica, ordinals ...int) {
+	s.t.Helper()
+	now := s.replicas()
+	for _, o := range ordinals {
+		name := fmt.Sprintf("sample-%d", o)
+		if diff := cmp.Diff(before[name], now[name]); diff != "" {
+			s.t.Errorf("%s is on duty, and was touched (-before +now):\n%s", name, diff)
+		}
+	}
+	s.t.Logf("before and after:\n%s", table(before, now))
+}
+
 // check wants exactly these ordinals to have been restarted in place, once each.
 func (s *stage) check(before map[string]replica, ordinals ...int) {
 	s.t.Helper()
@@ -227,6 +258,19 @@ func TestTheWorkedExampleWithRealContainers(t *testing.T) {
 		s.must(<-ended)
 		s.check(before, 0, 1, 2, 3, 4)
 	})
+	before = s.replicas()
+	t.Run("an image that crashes costs nobody on duty, and the plan says what the kubelet says", func(t *testing.T) {
+		s := s.on(t)
+		s.apply(harness.PlanManifest(crashes, "{handover: Wait, maxUnavailable: 2, verify: {timeoutSeconds: 10}}"))
+		s.awaitStalled(crashes, "CrashLoopBackOff")
+		s.checkUntouched(before, 1, 3, 4)
+	})
+	t.Run("and one that runs mends what crashed", func(t *testing.T) {
+		s := s.on(t)
+		s.apply(harness.PlanManifest(oldImage, "{handover: Wait, maxUnavailable: 2}"))
+		s.awaitProgress("2/5", "WaitingForDuty")
+		s.checkUntouched(before, 1, 3, 4)
+	})
 	t.Run("no promise was broken", func(t *testing.T) {
 		s.on(t).prove()
 	})
@@ -264,6 +308,13 @@ func (s *stage) prove() {
 	s.must(err)
 	e.Shifts, err = shifts(application)
 	s.must(err)
+	workers := map[string]bool{}
+	for _, shift := range e.Shifts {
+		workers[shift.Pod] = true
+	}
+	if len(workers) != 5 {
+		s.t.Errorf("each of the five had duty at some time, but there are shifts of %v only: the evidence is not complete", workers)
+	}
 	for _, v := range e.Prove() {
 		s.t.Error(v)
 	}

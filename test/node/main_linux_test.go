@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { node.Main(m, images) }
 
-// images builds what runs as pods: Offduty's own images, and two versions of an
-// application that differ in one file.
+// images builds what runs as pods: Offduty's own images, and an application
+// in two versions that differ in one file, and in one that crashes.
 func images(ctx context.Context, busybox, dir string) (err error) {
 	work, err := os.MkdirTemp("", "offduty-images-")
 	if err != nil {
@@ -30,6 +30,10 @@ func images(ctx context.Context, busybox, dir string) (err error) {
 		return err
 	}
 	problems := []error{os.Rename(filepath.Join(work, "offduty", "images"), filepath.Join(dir, "offduty"))}
+	broken := node.Image{
+		Name: crashes, Programs: map[string]string{"/bin/busybox": busybox}, Entrypoint: []string{"/bin/busybox", "false"},
+	}
+	problems = append(problems, broken.Write(filepath.Join(dir, "replica-crashes.tar")))
 	for _, version := range []string{"v1", "v2"} {
 		problems = append(problems, node.Image{
 			Name:       "offduty.test/replica:" + version,

@@ -130,7 +130,7 @@ func (s *system) leader(ctx context.Context) (corev1.Pod, error) {
 }
 
 // shifts are what the replicas of a namespace said on their standard output: since when
-// they work, and until when. The kubelet keeps the output of a container's last life too.
+// they work, and until when, in all lives of their containers.
 func shifts(namespace string) ([]harness.Shift, error) {
 	files, err := filepath.Glob(filepath.Join("/var/log/pods", namespace+"_*", "main", "*.log"))
 	if err != nil {

@@ -203,6 +203,8 @@ func (n *Node) startKubelet(ctx context.Context) error {
 	}
 	_, err = n.StartProcess(Kubelet, []string{
 		n.set.Kubelet, "--config=" + config, "--kubeconfig=" + account, "--hostname-override=" + Name, "--node-ip=" + Address, "--v=2",
+		// The logs of containers go with them; by default only the last life's stay.
+		"--maximum-dead-containers-per-container=100",
 	}, n.env...)
 	if err != nil {
 		return err
