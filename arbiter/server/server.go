@@ -140,6 +140,11 @@ func logUnary(log logr.Logger) grpc.UnaryServerInterceptor {
 func logStream(log logr.Logger) grpc.StreamServerInterceptor {
 	return func(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 		err := next(srv, ss)
+		if status.Code(err) == codes.Unavailable {
+			// The group ends, with its Roster or this process: every conversation does then.
+			log.Info("conversation ended", "method", info.FullMethod, "why", err.Error())
+			return err
+		}
 		logFailure(log, info.FullMethod, err)
 		return err
 	}

@@ -7,12 +7,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	ctrl "sigs.k8s.io/controller-runtime"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"offduty.dev/arbiter/controller"
 	"offduty.dev/arbiter/metrics"
@@ -173,6 +176,26 @@ func (o *serveOptions) check() error {
 	return nil
 }
 
+// serveMetrics serves /metrics until ctx is done; with Kubernetes the manager does. What it
+// returns waits for the end.
+func (o *serveOptions) serveMetrics(ctx context.Context, log logr.Logger) (wait func(), err error) {
+	s, err := metricsserver.NewServer(metricsserver.Options{BindAddress: o.metrics}, nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("serve metrics: %w", err)
+	}
+	if s == nil {
+		return func() {}, nil
+	}
+	ctrl.SetLogger(log)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := s.Start(ctx); err != nil {
+			log.Error(err, "metrics are not served", "address", o.metrics)
+		}
+	})
+	return serving.Wait, nil
+}
+
 // checkLoopback refuses plaintext on an address that others can reach.
 func checkLoopback(address string) error {
 	host, _, err := net.SplitHostPort(address)
@@ -219,9 +242,15 @@ func (o *serveOptions) runStandalone(ctx context.Context, log logr.Logger) error
 		return fmt.Errorf("register metrics: %w", err)
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	measured, err := o.serveMetrics(running, log)
+	if err != nil {
+		stop()
+		return errors.Join(err, state.Close())
+	}
 	defer func() {
 		stop()
 		groups.Wait()
+		measured()
 		if err := state.Close(); err != nil {
 			log.Error(err, "cannot close the state file", "file", o.stateFile)
 		}
