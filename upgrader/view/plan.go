@@ -57,15 +57,17 @@ const NotObserved plan.Reason = "NotObserved"
 
 // Plan is the view of one UpgradePlan.
 type Plan struct {
-	Namespace string   `json:"namespace"`
-	Name      string   `json:"name"`
-	State     State    `json:"state"`
-	ExitCode  int      `json:"exitCode"`
-	Reason    string   `json:"reason"`
-	Message   string   `json:"message,omitempty"`
-	Upgraded  int32    `json:"upgraded"`
-	Replicas  int32    `json:"replicas"`
-	Targets   []Target `json:"targets,omitempty"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	State     State  `json:"state"`
+	ExitCode  int    `json:"exitCode"`
+	Reason    string `json:"reason"`
+	Message   string `json:"message,omitempty"`
+	// Going says what goes on all the same while the plan is Stalled.
+	Going    string   `json:"going,omitempty"`
+	Upgraded int32    `json:"upgraded"`
+	Replicas int32    `json:"replicas"`
+	Targets  []Target `json:"targets,omitempty"`
 }
 
 // Target is the view of one Advanced StatefulSet.
@@ -99,6 +101,9 @@ func Of(up *v1alpha1.UpgradePlan) Plan {
 	p := Plan{Namespace: up.Namespace, Name: up.Name, Upgraded: up.Status.UpgradedReplicas, Replicas: up.Status.Replicas}
 	p.State, p.Reason, p.Message = verdict(up)
 	p.ExitCode = p.State.ExitCode()
+	if c := meta.FindStatusCondition(up.Status.Conditions, v1alpha1.ConditionProgressing); p.State == Stalled && c != nil && c.Status == metav1.ConditionTrue {
+		p.Going = c.Message
+	}
 	index := make(map[string]int, len(up.Status.Targets))
 	for i := range up.Status.Targets {
 		t := &up.Status.Targets[i]

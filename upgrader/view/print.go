@@ -42,6 +42,9 @@ func (p *Plan) Tree(out io.Writer, now time.Time) error {
 	if p.Message != "" {
 		fmt.Fprintf(w, "\n%s\n", p.Message)
 	}
+	if p.Going != "" {
+		fmt.Fprintf(w, "meanwhile: %s\n", p.Going)
+	}
 	return w.Flush()
 }
 
