@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync"
 	"time"
 
 	appspub "github.com/openkruise/kruise-api/apps/pub"
@@ -90,6 +89,12 @@ func isTestFailure(err error) bool {
 	return errors.As(err, &s) && s.Status().Reason == metav1.StatusReasonInvalid && s.Status().Details != nil && len(s.Status().Details.Causes) == 0
 }
 
+// isRefused says whether the write was understood and refused for what it says, by
+// validation or by a webhook: it is no use to send the same again.
+func isRefused(err error) bool {
+	return (apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || apierrors.IsBadRequest(err)) && !isTestFailure(err)
+}
+
 func (r *run) do(ctx context.Context, action plan.Action) error {
 	switch a := action.(type) {
 	case plan.Adopt:
@@ -122,9 +127,13 @@ func (r *run) do(ctx context.Context, action plan.Action) error {
 
 func (r *run) full(pod string) string { return observe.ReplicaName(r.scene.Plan.Namespace, pod) }
 
-// adopt also puts the finalizer on, before anything is written that it must clean up.
+// adopt also puts the finalizer on, before anything is written that it must clean up, and
+// not for an arbiter that cannot serve the plan: nothing will have to be cleaned up then.
 func (r *run) adopt(ctx context.Context) error {
 	up := r.scene.Plan
+	if err := r.ses.Check(ctx); err != nil {
+		return err
+	}
 	if up.DeletionTimestamp == nil && !controllerutil.ContainsFinalizer(up, v1alpha1.PlanFinalizer) {
 		old := up.DeepCopy()
 		controllerutil.AddFinalizer(up, v1alpha1.PlanFinalizer)
@@ -232,7 +241,11 @@ func (r *run) writeTemplate(ctx context.Context, a plan.WriteTemplate) error {
 	if err != nil {
 		return err
 	}
-	if err := r.patchSet(ctx, a.Target, "write the images to", plan.WritingTemplate, types.JSONPatchType, patch, false); err != nil {
+	err = r.patchSet(ctx, a.Target, "write the images to", plan.WritingTemplate, types.JSONPatchType, patch, false)
+	if isRefused(err) {
+		return r.Writes.refuse(r.scene.Plan, set, err)
+	}
+	if err != nil {
 		return err
 	}
 	r.event(set, "ImagesWritten", "StatefulSet %s has the new images; none of its %d replicas is updated before it is off duty", a.Target, a.Partition)
@@ -396,48 +409,4 @@ func (r *run) leave(ctx context.Context, a plan.Leave) error {
 		return fmt.Errorf("take the finalizer off plan %s/%s: %w", up.Namespace, up.Name, err)
 	}
 	return nil
-}
-
-// Writes remembers the versions that our own writes made, so that nothing is decided on
-// a cache that does not show them yet.
-type Writes struct {
-	mu   sync.Mutex
-	made map[types.UID]uint64
-}
-
-// NewWrites returns an empty memory.
-func NewWrites() *Writes { return &Writes{made: map[types.UID]uint64{}} }
-
-// Note remembers the version that a write made.
-func (w *Writes) Note(uid types.UID, resourceVersion string) {
-	v, err := strconv.ParseUint(resourceVersion, 10, 64)
-	if err != nil {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.made[uid] = max(w.made[uid], v)
-}
-
-// Seen says whether obj, read from the cache, shows all our writes to it.
-func (w *Writes) Seen(obj client.Object) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	made, ok := w.made[obj.GetUID()]
-	if !ok {
-		return true
-	}
-	v, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64)
-	if err == nil && v < made {
-		return false
-	}
-	delete(w.made, obj.GetUID())
-	return true
-}
-
-// Forget drops what is remembered of an object that is gone.
-func (w *Writes) Forget(uid types.UID) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	delete(w.made, uid)
 }

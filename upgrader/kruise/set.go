@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	appspub "github.com/openkruise/kruise-api/apps/pub"
 	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
@@ -63,6 +64,17 @@ func MissingContainer(set *kruisev1beta1.StatefulSet, images map[string]string) 
 	for _, name := range sortedKeys(images) {
 		if containerIndex(set, name) < 0 {
 			return name
+		}
+	}
+	return ""
+}
+
+// BadImage returns an image with white space in it; "" if there is none. Kruise takes such a
+// template, and then the API server refuses every pod of it.
+func BadImage(images map[string]string) string {
+	for _, name := range sortedKeys(images) {
+		if strings.ContainsFunc(images[name], unicode.IsSpace) {
+			return images[name]
 		}
 	}
 	return ""
@@ -294,6 +306,33 @@ func NotInPlace(from, to *appsv1.ControllerRevision) string {
 		return "the pod's spec beside its containers"
 	}
 	return ""
+}
+
+// Changes lists the images that the rollout of a set brings: those that the plan wants, or
+// those of the template, as far as current, the revision before, does not have them.
+func Changes(set *kruisev1beta1.StatefulSet, current *appsv1.ControllerRevision, wanted map[string]string) []string {
+	old := map[string]bool{}
+	if current != nil {
+		if t, err := templateOf(current); err == nil {
+			for i := range t.Spec.Containers {
+				old[t.Spec.Containers[i].Image] = true
+			}
+		}
+	}
+	var out []string
+	add := func(image string) {
+		if !old[image] {
+			old[image] = true
+			out = append(out, image)
+		}
+	}
+	for _, name := range sortedKeys(wanted) {
+		add(wanted[name])
+	}
+	for i := range set.Spec.Template.Spec.Containers {
+		add(set.Spec.Template.Spec.Containers[i].Image)
+	}
+	return out
 }
 
 // TemplateWriter names the field manager that owns the template, other than ours.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,19 @@ type Fresh interface {
 	Seen(obj client.Object) bool
 }
 
+// Refusals tells what the API server refused to write, so that it is not asked again at once.
+type Refusals interface {
+	// Template says why the images of up were refused for set, and until when that counts;
+	// nil: they were not.
+	Template(up *v1alpha1.UpgradePlan, set *kruisev1beta1.StatefulSet) (*plan.Blocker, time.Time)
+}
+
+// Memory is what this process knows of its own writes.
+type Memory interface {
+	Fresh
+	Refusals
+}
+
 // Scene is a world together with the objects from which it was read.
 type Scene struct {
 	World plan.World
@@ -53,6 +67,8 @@ type Scene struct {
 	Stale bool
 	// View is the arbiter's side.
 	View session.View
+
+	memory Memory
 }
 
 // Settings is what the plan wants of its targets.
@@ -65,9 +81,9 @@ func ReplicaName(namespace, pod string) string { return namespace + "/" + pod }
 
 // World reads the world of one plan. view is what the arbiter said, or why there is no
 // conversation with it.
-func World(ctx context.Context, r client.Reader, fresh Fresh, up *v1alpha1.UpgradePlan, term int64, view session.View) (*Scene, error) {
+func World(ctx context.Context, r client.Reader, memory Memory, up *v1alpha1.UpgradePlan, term int64, view session.View) (*Scene, error) {
 	s := &Scene{
-		Plan: up, View: view, Sets: map[string]*kruisev1beta1.StatefulSet{},
+		Plan: up, View: view, memory: memory, Sets: map[string]*kruisev1beta1.StatefulSet{},
 		Armed: map[string]*kruise.Armed{}, Pods: map[string]*corev1.Pod{},
 	}
 	s.World = plan.World{Policy: policy(up), Arbiter: view.Arbiter, Term: term}
@@ -76,19 +92,33 @@ func World(ctx context.Context, r client.Reader, fresh Fresh, up *v1alpha1.Upgra
 	}
 	known := map[string]bool{}
 	for i := range up.Spec.Targets {
-		t, err := s.target(ctx, r, fresh, i, known)
+		t, err := s.target(ctx, r, i, known)
 		if err != nil {
 			return nil, fmt.Errorf("observe target %s: %w", up.Spec.Targets[i].Name, err)
 		}
 		s.World.Targets = append(s.World.Targets, *t)
 	}
-	for name, l := range view.Leases {
-		if !known[name] {
-			s.World.Arbiter.Orphans = append(s.World.Arbiter.Orphans, l)
+	s.strays(known)
+	return s, nil
+}
+
+// strays sorts out the leases on replicas that no target has any more: a pod that is being
+// removed is still protected by its lease.
+func (s *Scene) strays(known map[string]bool) {
+	a := &s.World.Arbiter
+	for name, l := range s.View.Leases {
+		namespace, pod, _ := strings.Cut(name, "/")
+		switch {
+		case known[name]:
+		case namespace == s.Plan.Namespace && s.Pods[pod] != nil:
+			a.Condemned = append(a.Condemned, l)
+		default:
+			a.Orphans = append(a.Orphans, l)
 		}
 	}
-	slices.SortFunc(s.World.Arbiter.Orphans, func(a, b plan.Lease) int { return strings.Compare(a.Replica, b.Replica) })
-	return s, nil
+	byName := func(a, b plan.Lease) int { return strings.Compare(a.Replica, b.Replica) }
+	slices.SortFunc(a.Orphans, byName)
+	slices.SortFunc(a.Condemned, byName)
 }
 
 func policy(up *v1alpha1.UpgradePlan) plan.Policy {
@@ -117,7 +147,7 @@ func policy(up *v1alpha1.UpgradePlan) plan.Policy {
 func seconds(s int32) time.Duration { return time.Duration(s) * time.Second }
 
 // target reads one set with its pods.
-func (s *Scene) target(ctx context.Context, r client.Reader, fresh Fresh, i int, known map[string]bool) (*plan.Target, error) {
+func (s *Scene) target(ctx context.Context, r client.Reader, i int, known map[string]bool) (*plan.Target, error) {
 	spec := &s.Plan.Spec.Targets[i]
 	t := &plan.Target{Name: spec.Name}
 	set := &kruisev1beta1.StatefulSet{}
@@ -132,23 +162,30 @@ func (s *Scene) target(ctx context.Context, r client.Reader, fresh Fresh, i int,
 		return nil, err
 	}
 	s.Sets[spec.Name] = set
-	s.Stale = s.Stale || !fresh.Seen(set)
-	if err := s.set(ctx, r, t, set, spec); err != nil {
+	s.Stale = s.Stale || !s.memory.Seen(set)
+	revisions, err := revisionsOf(ctx, r, set)
+	if err != nil {
 		return nil, err
 	}
-	return t, s.pods(ctx, r, fresh, i, t, set, known)
+	pods, err := s.podsOf(ctx, r, set)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.set(ctx, r, t, set, spec, revisions, pods); err != nil {
+		return nil, err
+	}
+	s.replicas(i, t, set, pods, known)
+	behind(t, revisions)
+	return t, nil
 }
 
 // set fills in what the set itself tells.
-func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *kruisev1beta1.StatefulSet, spec *v1alpha1.Target) error {
+func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *kruisev1beta1.StatefulSet, spec *v1alpha1.Target, revisions map[string]*appsv1.ControllerRevision, pods map[string]*corev1.Pod) error {
 	t.ResourceVersion = set.ResourceVersion
 	t.CurrentRevision, t.UpdateRevision = set.Status.CurrentRevision, set.Status.UpdateRevision
 	t.Partition = kruise.Partition(set)
 	t.Observed = set.Status.ObservedGeneration == set.Generation && t.UpdateRevision != ""
-	revisions, err := revisionsOf(ctx, r, set)
-	if err != nil {
-		return err
-	}
+	t.Changes = kruise.Changes(set, revisions[t.CurrentRevision], spec.Images)
 	t.TemplateSeen = t.Observed
 	if rev := revisions[t.UpdateRevision]; rev != nil && !t.TemplateSeen {
 		t.TemplateSeen = kruise.IsTemplate(set, rev)
@@ -161,7 +198,7 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	if armed != nil && armed.Plan == string(s.Plan.UID) {
 		s.armed(t, set, armed)
 	}
-	if t.Blocked, err = s.blocked(ctx, r, set, armed, revisions); err != nil {
+	if t.Blocked, err = s.blocked(ctx, r, set, armed, revisions, pods); err != nil {
 		return err
 	}
 	if len(spec.Images) == 0 {
@@ -172,9 +209,16 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 		b := &plan.Blocker{Reason: plan.ContainerNotFound, Message: fmt.Sprintf(
 			"StatefulSet %s has no container %s: correct spec.targets[].images; its containers are %s", t.Name, c, containers(set))}
 		t.TemplatePending, t.TemplateBlocked = true, b
-		if !t.Armed {
-			t.Blocked = b
-		}
+	}
+	if image := kruise.BadImage(spec.Images); image != "" {
+		t.TemplateBlocked = &plan.Blocker{Reason: plan.TemplateRefused, Message: fmt.Sprintf(
+			"the image %q for StatefulSet %s has spaces in it, which no pod may have: correct spec.targets[].images", image, t.Name)}
+	}
+	if !t.Armed && t.Blocked == nil {
+		t.Blocked = t.TemplateBlocked
+	}
+	if t.TemplatePending && t.TemplateBlocked == nil {
+		t.TemplateBlocked, t.TemplateRetry = s.memory.Template(s.Plan, set)
 	}
 	t.TemplateWritten = armed != nil && armed.ImagesGeneration == s.Plan.Generation
 	t.TemplateWriter = kruise.TemplateWriter(set, FieldManager)
@@ -210,7 +254,7 @@ func containers(set *kruisev1beta1.StatefulSet) string {
 }
 
 // blocked says why nothing may be written to the set.
-func (s *Scene) blocked(ctx context.Context, r client.Reader, set *kruisev1beta1.StatefulSet, armed *kruise.Armed, revisions map[string]*appsv1.ControllerRevision) (*plan.Blocker, error) {
+func (s *Scene) blocked(ctx context.Context, r client.Reader, set *kruisev1beta1.StatefulSet, armed *kruise.Armed, revisions map[string]*appsv1.ControllerRevision, pods map[string]*corev1.Pod) (*plan.Blocker, error) {
 	if b := kruise.Unsupported(set); b != nil {
 		return b, nil
 	}
@@ -229,9 +273,9 @@ func (s *Scene) blocked(ctx context.Context, r client.Reader, set *kruisev1beta1
 	if s.Armed[set.Name] != nil {
 		return nil, nil //nolint:nilnil // not blocked
 	}
-	if why := pendingNotInPlace(set, revisions); why != "" {
+	if pod, why := pendingNotInPlace(set, revisions, pods); why != "" {
 		return &plan.Blocker{Reason: plan.NotInPlace, Message: fmt.Sprintf(
-			"the rollout that is under way in StatefulSet %s changes %s, which cannot be done in place: let it end, or undo it, before a plan takes the set over", set.Name, why)}, nil
+			"the rollout that is under way in StatefulSet %s changes %s of %s, which cannot be done in place: let it end, or undo it, before a plan takes the set over", set.Name, why, pod)}, nil
 	}
 	return nil, nil //nolint:nilnil // not blocked
 }
@@ -243,12 +287,50 @@ func older(a, b *v1alpha1.UpgradePlan) bool {
 	return a.CreationTimestamp.Before(&b.CreationTimestamp)
 }
 
-func pendingNotInPlace(set *kruisev1beta1.StatefulSet, revisions map[string]*appsv1.ControllerRevision) string {
-	from, to := revisions[set.Status.CurrentRevision], revisions[set.Status.UpdateRevision]
-	if from == nil || to == nil || from.Name == to.Name {
-		return ""
+// pendingNotInPlace names a pod that cannot be brought to the update revision in place, and
+// why. Each pod's own revision counts: several rollouts may have stopped half-way.
+func pendingNotInPlace(set *kruisev1beta1.StatefulSet, revisions map[string]*appsv1.ControllerRevision, pods map[string]*corev1.Pod) (pod, why string) {
+	to := revisions[set.Status.UpdateRevision]
+	if to == nil {
+		return "", ""
 	}
-	return kruise.NotInPlace(from, to)
+	seen := map[string]bool{to.Name: true}
+	for _, name := range slices.Sorted(maps.Keys(pods)) {
+		from := revisions[kruise.Revision(pods[name])]
+		if from == nil || seen[from.Name] {
+			continue
+		}
+		seen[from.Name] = true
+		if why := kruise.NotInPlace(from, to); why != "" {
+			return name, why
+		}
+	}
+	return "", ""
+}
+
+// behind counts for each replica the later revisions in its set. Kruise numbers a revision
+// anew when it is returned to; one that it has forgotten has no number, and is the oldest.
+func behind(t *plan.Target, revisions map[string]*appsv1.ControllerRevision) {
+	number := func(name string) int64 {
+		if rev := revisions[name]; rev != nil {
+			return rev.Revision
+		}
+		return 0
+	}
+	later := []int64{number(t.UpdateRevision)}
+	for j := range t.Pods {
+		if r := &t.Pods[j]; r.Exists {
+			later = append(later, number(r.Revision))
+		}
+	}
+	slices.Sort(later)
+	later = slices.Compact(later)
+	for j := range t.Pods {
+		if r := &t.Pods[j]; r.Exists && r.Revision != t.UpdateRevision {
+			i, _ := slices.BinarySearch(later, number(r.Revision))
+			r.Behind = len(later) - 1 - i
+		}
+	}
 }
 
 func revisionsOf(ctx context.Context, r client.Reader, set *kruisev1beta1.StatefulSet) (map[string]*appsv1.ControllerRevision, error) {
@@ -263,20 +345,24 @@ func revisionsOf(ctx context.Context, r client.Reader, set *kruisev1beta1.Statef
 	return m, nil
 }
 
-// pods fills in the replicas of a set: one for each ordinal that it should have, and one
-// for each pod beyond (being scaled down).
-func (s *Scene) pods(ctx context.Context, r client.Reader, fresh Fresh, i int, t *plan.Target, set *kruisev1beta1.StatefulSet, known map[string]bool) error {
+// podsOf reads the pods of a set, those that are being removed included.
+func (s *Scene) podsOf(ctx context.Context, r client.Reader, set *kruisev1beta1.StatefulSet) (map[string]*corev1.Pod, error) {
 	var list corev1.PodList
 	if err := r.List(ctx, &list, client.InNamespace(set.Namespace), client.MatchingFields{OwnerIndex: string(set.UID)}); err != nil {
-		return err
+		return nil, err
 	}
 	byName := make(map[string]*corev1.Pod, len(list.Items))
 	for j := range list.Items {
 		p := &list.Items[j]
 		byName[p.Name] = p
 		s.Pods[p.Name] = p
-		s.Stale = s.Stale || !fresh.Seen(p)
+		s.Stale = s.Stale || !s.memory.Seen(p)
 	}
+	return byName, nil
+}
+
+// replicas fills in one replica for each ordinal that the set should have.
+func (s *Scene) replicas(i int, t *plan.Target, set *kruisev1beta1.StatefulSet, byName map[string]*corev1.Pod, known map[string]bool) {
 	ordinals := kruise.Ordinals(set)
 	t.Replicas = len(ordinals)
 	t.Pods = make([]plan.Replica, 0, t.Replicas)
@@ -290,7 +376,6 @@ func (s *Scene) pods(ctx context.Context, r client.Reader, fresh Fresh, i int, t
 		known[ReplicaName(set.Namespace, name)] = true
 		t.Pods = append(t.Pods, rep)
 	}
-	return nil
 }
 
 type lastStep struct {

@@ -1,6 +1,9 @@
 package plan
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // arbitrate asks the arbiter for what the plan needs next.
 func (n *next) arbitrate() {
@@ -8,6 +11,9 @@ func (n *next) arbitrate() {
 	switch {
 	case a.Blocked != nil:
 		n.sayBlocked(a.Blocked)
+		if !a.Again.IsZero() {
+			n.after(a.Again.Sub(n.now))
+		}
 		return
 	case !a.Adopted:
 		n.act(Adopt{})
@@ -17,27 +23,71 @@ func (n *next) arbitrate() {
 	for _, l := range a.Orphans {
 		n.act(ReleaseLease{Lease: l})
 	}
+	n.condemned()
+	busy := n.busiest()
 	switch {
 	case n.w.Policy.Paused:
 		n.say(rankWaiting, Paused, "the plan is paused: %d of %d replicas are upgraded", n.upgraded, n.total)
 	case a.Frozen:
 		n.say(rankBlocked, ArbiterFrozen, "the arbiter lost its record and grants nothing until all leases are entered again")
-	case n.trouble != nil:
-		// No further replica is risked while one is unwell.
 	case len(n.candidates) > 0:
 		n.acquire()
-	case n.unlisted != "" && !n.unsettled():
-		n.say(rankBlocked, UnknownReplica, "the arbiter's group does not list %s: make the Roster's selector match the pods of every target", n.unlisted)
-	case n.busy > 0 && n.leases == 0 && !n.unsettled():
-		n.handover()
+	case busy.unlisted != "" && !n.unsettled():
+		n.say(rankBlocked, UnknownReplica, "the arbiter's group does not list %s: make the Roster's selector match the pods of every target", busy.unlisted)
+	case n.leases > n.idling || n.unsettled():
+		// What is under way comes first.
+	case n.budget() <= 0 && n.open():
+		n.say(rankWaiting, WaitingForLease, "as many replicas as may be unavailable (%d) have failed or cannot go on: nothing else is begun", n.leases)
+	case busy.busy > 0:
+		n.handover(busy)
 	}
 }
 
-// unsettled says whether any set still has to be prepared.
+// condemned names the replicas that are leased and on which nothing more is decided.
+func (n *next) condemned() {
+	for _, l := range n.w.Arbiter.Condemned {
+		n.say(rankWaiting, WaitingForPod, "%s is being removed; its lease ends when its pod is gone", l.Replica)
+	}
+}
+
+// busiest adds up the replicas that are neither upgraded nor idle of those sets that can
+// go on. The first named are those of the set that is nearest to its end.
+func (n *next) busiest() tally {
+	var all, nearest tally
+	for i := range n.sets {
+		of := &n.sets[i]
+		if of.busy == 0 || n.heldUp(i) {
+			continue
+		}
+		all.busy += of.busy
+		if all.unlisted == "" {
+			all.unlisted = of.unlisted
+		}
+		if all.waitsFor == "" || of.left < nearest.left {
+			all.waitsFor, nearest.left = of.waitsFor, of.left
+		}
+		if of.worker != nil && (all.worker == nil || of.left < all.left) {
+			all.worker, all.left = of.worker, of.left
+		}
+	}
+	return all
+}
+
+// unsettled says whether any set that can go on still has to be prepared.
 func (n *next) unsettled() bool {
 	for i := range n.w.Targets {
 		t := &n.w.Targets[i]
-		if t.Blocked == nil && (!t.Armed || t.TemplatePending || !t.Observed || t.awaits() != nil) {
+		if !t.stuck() && (!t.Armed || t.TemplatePending || !t.Observed || t.awaits() != nil) {
+			return true
+		}
+	}
+	return false
+}
+
+// open says whether any set that can go on has replicas left.
+func (n *next) open() bool {
+	for i := range n.sets {
+		if n.sets[i].left > 0 && !n.heldUp(i) {
 			return true
 		}
 	}
@@ -55,13 +105,8 @@ func (n *next) budget() int {
 
 func (n *next) acquire() {
 	b := n.budget()
-	if b <= 0 {
-		return
-	}
-	// Those that are only to be verified go first, then those that serve nobody; then the
-	// highest ordinal, as Kruise does.
-	slices.Reverse(n.candidates)
-	slices.SortStableFunc(n.candidates, func(x, y *Replica) int { return n.order(x) - n.order(y) })
+	slices.Reverse(n.candidates) // within a set the highest ordinal first, as Kruise does
+	slices.SortStableFunc(n.candidates, n.byNeed)
 	a := &n.w.Arbiter
 	if a.Refused != nil && (a.RetryAt.IsZero() || n.now.Before(a.RetryAt)) && n.asked(a.RefusedFor) {
 		n.say(rankWaiting, a.Refused.Reason, "%s", a.Refused.Message)
@@ -85,7 +130,19 @@ func (n *next) asked(before []Candidate) bool {
 	})
 }
 
-func (n *next) order(r *Replica) int {
+// byNeed orders candidates over all targets:
+//
+//  1. those that are new already and only to be verified: they may have no duty until then;
+//  2. those that are not fit: they serve nobody, so that taking them costs nothing;
+//  3. those furthest behind: what is two revisions old is what a new one understands least;
+//  4. those of the set with the fewest left: a set that is begun is finished before the
+//     next, so that few sets are at two revisions, and a bad image meets few of them;
+//  5. those of the set that the plan names first.
+func (n *next) byNeed(x, y *Replica) int {
+	return cmp.Or(n.class(x)-n.class(y), y.Behind-x.Behind, n.sets[x.Target].left-n.sets[y.Target].left, x.Target-y.Target)
+}
+
+func (n *next) class(r *Replica) int {
 	switch {
 	case n.w.Targets[r.Target].isNew(r):
 		return 0
@@ -96,31 +153,31 @@ func (n *next) order(r *Replica) int {
 }
 
 // handover is for when every replica that is left works.
-func (n *next) handover() {
+func (n *next) handover(busy tally) {
 	a := &n.w.Arbiter
 	switch {
-	case !n.w.Policy.RequestHandover || n.worker == nil:
-		n.say(rankWaiting, WaitingForDuty, "%d of %d replicas are upgraded; %s off duty", n.upgraded, n.total, n.waiting())
+	case !n.w.Policy.RequestHandover || busy.worker == nil:
+		n.say(rankWaiting, WaitingForDuty, "%d of %d replicas are upgraded; %s off duty", n.upgraded, n.total, busy.waiting())
 	case a.HandoverFrom != "":
 		n.say(rankWaiting, WaitingForHandover, "the arbiter is moving duty away from %s", a.HandoverFrom)
 	case n.standby == 0:
-		n.say(rankWaiting, WaitingForDuty, "no upgraded replica is idle and fit to take over from %s", n.worker.Name)
+		n.say(rankWaiting, WaitingForDuty, "no upgraded replica is idle and fit to take over from %s", busy.worker.Name)
 	default:
-		h := Handover{From: n.worker.Name, To: n.successors()}
+		h := Handover{From: busy.worker.Name, To: n.successors()}
 		if no := a.HandoverRefused; no != nil && h.From == a.HandoverRefusedFor.From && slices.Equal(h.To, a.HandoverRefusedFor.To) {
 			n.say(rankWaiting, no.Reason, "%s", no.Message)
 			return
 		}
 		n.act(h)
-		n.say(rankDoing, WaitingForHandover, "asking the arbiter to move duty away from %s", n.worker.Name)
+		n.say(rankDoing, WaitingForHandover, "asking the arbiter to move duty away from %s", busy.worker.Name)
 	}
 }
 
-func (n *next) waiting() string {
-	if n.busy == 1 {
-		return "waiting for " + n.waitsFor + " to go"
+func (of *tally) waiting() string {
+	if of.busy == 1 {
+		return "waiting for " + of.waitsFor + " to go"
 	}
-	return "waiting for " + n.waitsFor + " or another of the rest to go"
+	return "waiting for " + of.waitsFor + " or another of the rest to go"
 }
 
 func (n *next) successors() []string {

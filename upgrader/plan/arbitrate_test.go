@@ -57,7 +57,7 @@ func TestLeases(t *testing.T) {
 				w.pod(0).update().State = StateUpdating
 				return w
 			},
-			want: []string{"acquire 2 of db-1 db-0 web-1"}, reason: Verifying,
+			want: []string{"acquire 2 of web-1 db-1 db-0"}, reason: Verifying,
 		},
 		{
 			name: "a percentage counts all targets and is rounded down",

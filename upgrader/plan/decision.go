@@ -10,11 +10,13 @@ type Decision struct {
 	// Reason and Message are the plan's: what it does, or for whom it waits.
 	Reason  Reason
 	Message string
-	// Stalled: it will not go on unless somebody does something.
+	// Stalled: it, or one of its targets, will not go on unless somebody does something.
 	Stalled bool
+	// Going is what goes on all the same; empty when nothing does.
+	Going Remark
 	// Done: nothing is left to do.
 	Done bool
-	// Targets holds, in the order of World.Targets, why each does not go on.
+	// Targets holds, in the order of World.Targets, what each does or waits for.
 	Targets []Remark
 	// Recheck is when time alone may change the decision; 0: only an event can.
 	Recheck time.Duration
@@ -31,7 +33,7 @@ func (d *Decision) Succeeded() bool {
 	return false
 }
 
-// Remark is a target's own reason; empty while it goes on.
+// Remark is why a plan or one of its targets is where it is.
 type Remark struct {
 	Reason  Reason
 	Message string

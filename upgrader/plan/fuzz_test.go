@@ -58,6 +58,9 @@ func worldOf(b []byte) *World {
 	if s.rare(8) {
 		w.Arbiter.Orphans = []Lease{{ID: "orphan", Replica: "ns/gone-0"}}
 	}
+	if s.rare(8) {
+		w.Arbiter.Condemned = []Lease{{ID: "condemned", Replica: "ns/going-0", Pinned: true}}
+	}
 	if s.yes() {
 		w.LastProgress = now.Add(-time.Duration(s.n(3)) * time.Hour)
 	}
@@ -80,6 +83,9 @@ func (s *bytesSource) bendTarget(t *Target) {
 		t.CurrentRevision = t.UpdateRevision
 	}
 	t.TemplatePending, t.TemplateWritten = s.rare(5), s.rare(6)
+	if s.yes() {
+		t.Changes = []string{"image:2"}
+	}
 	if s.rare(10) {
 		t.TemplateBlocked = &Blocker{Reason: ContainerNotFound, Message: "no such container"}
 	}
@@ -144,6 +150,7 @@ func (s *bytesSource) bendFact(r *Replica) {
 		func() { r.Fit = !r.Fit },
 		func() { r.UpdateDone = !r.UpdateDone },
 		func() { r.Unhealthy = true },
+		func() { r.Behind = s.n(3) },
 		func() { r.Terminating = true },
 		func() { r.Exists = !r.Exists },
 		func() { r.UID = "other" },
@@ -203,6 +210,9 @@ func checkNext(t *testing.T, b []byte) {
 	}
 	if d.Done && (d.Stalled || len(d.Actions) > 0) {
 		t.Errorf("done, and yet stalled %t with %q", d.Stalled, lines(d))
+	}
+	if d.Done && d.Going.Reason != "" {
+		t.Errorf("done, and yet %+v goes on", d.Going)
 	}
 	if len(d.Targets) != len(w.Targets) {
 		t.Fatalf("%d remarks on %d targets", len(d.Targets), len(w.Targets))
@@ -415,7 +425,7 @@ func (c *checker) disarm(a Disarm) {
 }
 
 func (c *checker) acquire(a Acquire) {
-	total, leases := 0, len(c.w.Arbiter.Orphans)
+	total, leases := 0, len(c.w.Arbiter.Orphans)+len(c.w.Arbiter.Condemned)
 	for i := range c.w.Targets {
 		t := &c.w.Targets[i]
 		if t.Blocked == nil {
@@ -437,8 +447,26 @@ func (c *checker) acquire(a Acquire) {
 		t, r := c.pod(x.Replica)
 		c.must(r.Duty == Idle && r.Lease == nil && r.LeasedBy == "" && r.UID == x.UID && r.Exists, a, "%s is not free", x.Replica)
 		isNew := r.Revision == t.UpdateRevision // then it is leased to be verified
+		c.must(!c.risky(t), a, "%s is risked although its images have failed", x.Replica)
 		c.must((isNew || r.Hold && r.State != StateUpdated) && t.Observed && t.Armed, a, "%s is not protected", x.Replica)
 	}
+}
+
+// risky says whether a replica of t, or of a set that gets one of its images, was released
+// and gives a reason why it does not become ready.
+func (c *checker) risky(t *Target) bool {
+	for i := range c.w.Targets {
+		u := &c.w.Targets[i]
+		if u.Name != t.Name && (len(t.Changes) == 0 || len(u.Changes) == 0) || u.Blocked != nil {
+			continue
+		}
+		for j := range u.Pods {
+			if r := &u.Pods[j]; r.Trouble != nil && r.Exists && !r.Hold && r.Grant && r.Note.ID != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (c *checker) release(a ReleaseLease) {

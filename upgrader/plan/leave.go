@@ -82,6 +82,7 @@ func (n *next) leave(settled bool) {
 	for _, l := range a.Orphans {
 		n.act(ReleaseLease{Lease: l})
 	}
+	n.condemned()
 	if settled && n.leases == 0 {
 		n.act(Leave{})
 		n.say(rankDoing, Leaving, "every target is given back")

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -13,8 +14,7 @@ import (
 // selected nor at the update revision; while Kruise has not seen the latest generation
 // of a set its partition is not lowered.
 func Next(w *World, now time.Time) Decision {
-	n := next{w: w, now: now, best: remark{rank: rankNone}}
-	n.d.Targets = make([]Remark, len(w.Targets))
+	n := next{w: w, now: now, sets: make([]tally, len(w.Targets))}
 	n.survey()
 
 	// 0. What a newer upgrader has begun, only a newer one understands.
@@ -32,7 +32,7 @@ func Next(w *World, now time.Time) Decision {
 	switch {
 	case w.Policy.Deleting:
 		n.leave(settled)
-	case n.work > 0 || len(w.Arbiter.Orphans) > 0:
+	case n.work > 0 || len(w.Arbiter.Orphans)+len(w.Arbiter.Condemned) > 0:
 		n.arbitrate()
 	}
 	return n.conclude()
@@ -56,25 +56,38 @@ type next struct {
 	now  time.Time
 	d    Decision
 	best remark
+	// Of the remarks, the gravest about what goes on all the same, and the gravest about
+	// no target in particular.
+	going, general remark
 
 	total    int // replicas of all targets
 	upgraded int // of these upgraded and verified
 	work     int // not upgraded, or with anything left to do
 	leases   int // leases of this plan
-	trouble  *Replica
+	idling   int // of these on replicas that cannot go on by themselves
+	standby  int // upgraded, idle and fit to take over duty
+	recheck  time.Duration
+
+	sets       []tally
+	candidates []*Replica // on which a lease may be asked for now
+}
+
+// tally is what was counted of one target.
+type tally struct {
+	remark remark
+	left   int // replicas that are not upgraded
+	// troubled: a replica that was released, or came back new, does not become well.
+	troubled bool
+
 	busy     int      // neither upgraded nor idle
 	worker   *Replica // the first of these that works
 	waitsFor string   // the first of these
 	unlisted string   // the first of these that the arbiter does not know at all
-	standby  int      // upgraded, idle and fit to take over duty
-	recheck  time.Duration
-
-	candidates []*Replica // on which a lease may be asked for now
 }
 
 // survey counts what decisions about the whole plan need.
 func (n *next) survey() {
-	n.leases = len(n.w.Arbiter.Orphans)
+	n.leases = len(n.w.Arbiter.Orphans) + len(n.w.Arbiter.Condemned)
 	for i := range n.w.Targets {
 		t := &n.w.Targets[i]
 		if t.Blocked != nil {
@@ -86,7 +99,7 @@ func (n *next) survey() {
 			n.work++
 		}
 		for j := range t.Pods {
-			n.surveyReplica(t, &t.Pods[j])
+			n.surveyReplica(t, &t.Pods[j], &n.sets[i])
 		}
 	}
 }
@@ -95,17 +108,21 @@ func (n *next) surveyLeases(t *Target) {
 	for j := range t.Pods {
 		if t.Pods[j].Lease != nil {
 			n.leases++
+			n.idling++
 		}
 	}
 }
 
-func (n *next) surveyReplica(t *Target, r *Replica) {
+func (n *next) surveyReplica(t *Target, r *Replica, of *tally) {
 	s := StepOf(n.w, t, r, n.now)
 	if r.Lease != nil {
 		n.leases++
 	}
 	if s == StepFailed || r.Trouble != nil && (t.isNew(r) && s != StepUpgraded || r.released()) {
-		n.trouble = r
+		of.troubled = true
+	}
+	if s == StepFailed && r.Lease != nil {
+		n.idling++
 	}
 	if s == StepUpgraded {
 		n.upgraded++
@@ -115,23 +132,50 @@ func (n *next) surveyReplica(t *Target, r *Replica) {
 		return
 	}
 	n.work++
+	of.left++
 	if (s == StepProtected || s == StepVerifying || s == StepMissing) && r.Lease == nil && !r.idle() {
-		n.surveyBusy(r)
+		of.surveyBusy(r)
 	}
 }
 
 // surveyBusy notes a replica that is neither upgraded nor idle.
-func (n *next) surveyBusy(r *Replica) {
-	n.busy++
-	if n.waitsFor == "" {
-		n.waitsFor = r.Name
+func (of *tally) surveyBusy(r *Replica) {
+	of.busy++
+	if of.waitsFor == "" {
+		of.waitsFor = r.Name
 	}
-	if n.unlisted == "" && r.Unlisted {
-		n.unlisted = r.Name
+	if of.unlisted == "" && r.Unlisted {
+		of.unlisted = r.Name
 	}
-	if n.worker == nil && r.Duty == Working {
-		n.worker = r
+	if of.worker == nil && r.Duty == Working {
+		of.worker = r
 	}
+}
+
+// heldUp says whether no further replica of set i is to be taken out of service now: the
+// set cannot go on, or it has a replica that does not become well, or another set that
+// gets one of the same images has.
+func (n *next) heldUp(i int) bool {
+	t := &n.w.Targets[i]
+	if t.stuck() || n.sets[i].troubled {
+		return true
+	}
+	for k := range n.sets {
+		if n.sets[k].troubled && n.w.Targets[k].shares(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// stuck says whether the set cannot get the plan's images unless somebody does something.
+func (t *Target) stuck() bool {
+	return t.Blocked != nil || t.TemplatePending && (t.TemplateBlocked != nil || t.TemplateWritten)
+}
+
+// shares says whether both sets get the same image.
+func (t *Target) shares(u *Target) bool {
+	return slices.ContainsFunc(t.Changes, func(image string) bool { return slices.Contains(u.Changes, image) })
 }
 
 // active says whether the set has a rollout to do, apart from its replicas.
@@ -155,6 +199,10 @@ func (n *next) conclude() Decision {
 	switch {
 	case n.best.rank != rankNone:
 		d.Reason, d.Message, d.Stalled = n.best.reason, n.best.message, n.best.rank == rankStalled
+		d.Going = Remark{n.going.reason, n.going.message}
+		if d.Stalled && d.Going.Reason != "" {
+			d.Message += "; meanwhile: " + d.Going.Message
+		}
 	case len(d.Actions) == 0 && n.work == 0:
 		d.Reason, d.Done = Complete, true
 		d.Message = fmt.Sprintf("all %d replicas are upgraded", n.total)
@@ -162,14 +210,37 @@ func (n *next) conclude() Decision {
 		d.Reason, d.Message = Finishing, "the rollout is being concluded"
 	}
 	n.deadline()
+	d.Targets = make([]Remark, len(n.sets))
+	for i := range n.sets {
+		d.Targets[i] = n.remarkOf(i)
+	}
 	d.Recheck = n.recheck
 	return *d
+}
+
+// remarkOf is set i's own remark; without one it is done, or waits for what the plan waits
+// for, be it another set.
+func (n *next) remarkOf(i int) Remark {
+	t, of := &n.w.Targets[i], &n.sets[i]
+	r := of.remark
+	switch {
+	case r.rank != rankNone:
+	case t.Blocked == nil && of.left == 0 && !t.active():
+		return Remark{Complete, fmt.Sprintf("all %d replicas are upgraded", len(t.Pods))}
+	case n.general.rank != rankNone:
+		r = n.general
+	case n.going.rank != rankNone:
+		r = n.going
+	default:
+		r = n.best
+	}
+	return Remark{r.reason, r.message}
 }
 
 // deadline makes a plan that has not moved for too long a stalled one.
 func (n *next) deadline() {
 	p := n.w.Policy
-	if n.d.Done || n.d.Stalled || p.Paused || n.w.LastProgress.IsZero() || p.ProgressDeadline <= 0 {
+	if n.d.Done || n.d.Stalled && n.d.Going.Reason == "" || p.Paused || n.w.LastProgress.IsZero() || p.ProgressDeadline <= 0 {
 		return
 	}
 	left := p.ProgressDeadline - n.now.Sub(n.w.LastProgress)
@@ -177,7 +248,7 @@ func (n *next) deadline() {
 		n.after(left)
 		return
 	}
-	n.d.Stalled = true
+	n.d.Stalled, n.d.Going = true, Remark{}
 	n.d.Message = fmt.Sprintf("no progress for %s: %s", p.ProgressDeadline, n.d.Message)
 }
 
@@ -198,18 +269,31 @@ type remark struct {
 	message string
 }
 
-// say offers a reason for the plan's status; the gravest one stays, of equals the first.
+// say offers a reason for the plan's status that concerns no target in particular.
 func (n *next) say(k rank, reason Reason, format string, args ...any) {
-	if k > n.best.rank {
-		n.best = remark{rank: k, reason: reason, message: fmt.Sprintf(format, args...)}
-	}
+	n.offerRemark(&n.general, k, reason, format, args)
 }
 
-// sayOf also writes the remark down at target i.
+// sayOf offers a reason for the plan's status and for that of target i.
 func (n *next) sayOf(i int, k rank, reason Reason, format string, args ...any) {
-	n.say(k, reason, format, args...)
-	if n.d.Targets[i].Reason == "" {
-		n.d.Targets[i] = Remark{Reason: reason, Message: fmt.Sprintf(format, args...)}
+	n.offerRemark(&n.sets[i].remark, k, reason, format, args)
+}
+
+// offerRemark lets the gravest remark stay in each place, of equals the first.
+func (n *next) offerRemark(own *remark, k rank, reason Reason, format string, args []any) {
+	places := [...]*remark{own, &n.best, &n.going}
+	if k == rankStalled {
+		places[2] = own // what is stalled does not go on
+	}
+	message := ""
+	for _, p := range places {
+		if k <= p.rank {
+			continue
+		}
+		if message == "" {
+			message = fmt.Sprintf(format, args...)
+		}
+		*p = remark{rank: k, reason: reason, message: message}
 	}
 }
 

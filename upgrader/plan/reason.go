@@ -4,6 +4,11 @@ package plan
 // the same word stands in conditions, events, metrics and logs.
 type Reason string
 
+// Stuck is the error of an action that will not succeed however often it is tried.
+type Stuck struct{ Blocker }
+
+func (s *Stuck) Error() string { return s.Message }
+
 // The reasons. Each names what is being waited for.
 const (
 	Complete             Reason = "Complete"
@@ -43,6 +48,7 @@ const (
 	ContainerNotFound    Reason = "ContainerNotFound"
 	NotInPlace           Reason = "NotInPlace"
 	TemplateContested    Reason = "TemplateContested"
+	TemplateRefused      Reason = "TemplateRefused"
 
 	// The pod's own reasons, as far as they are not the kubelet's words.
 	SameDigest     Reason = "SameDigest"

@@ -207,7 +207,11 @@ func (n *next) failed(i int, t *Target, r *Replica) {
 	if r.Trouble != nil {
 		reason, message = r.Trouble.Reason, r.Trouble.Message
 	}
-	n.sayOf(i, rankStalled, ReplicaFailed, "%s failed at %s: %s: %s; it stays out of duty: set an image that works, or mend the pod, and the plan goes on",
+	k := rankStalled
+	if t.TemplatePending {
+		k = rankBlocked // the remedy is on its way, or has a reason of its own why it is not
+	}
+	n.sayOf(i, k, ReplicaFailed, "%s failed at %s: %s: %s; it stays out of duty: set an image that works, or mend the pod, and the plan goes on",
 		r.Name, t.UpdateRevision, reason, message)
 }
 

@@ -310,7 +310,7 @@ func TestAfterRelease(t *testing.T) {
 				w.web().Partition, w.web().TemplatePending = 2, true
 				return w
 			},
-			want: []string{"template web partition 3"}, reason: ReplicaFailed, stalled: true,
+			want: []string{"template web partition 3"}, reason: ReplicaFailed,
 		},
 		{
 			name: "the broken replica goes first under its own pin",

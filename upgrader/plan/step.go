@@ -61,6 +61,9 @@ func (t *Target) rawStep(w *World, r *Replica, now time.Time) Step {
 	case t.isNew(r) && (r.Lease != nil || r.released() || r.unconfirmed()):
 		return StepReadmitting
 	case t.isNew(r) && !r.marked():
+		if t.TemplatePending {
+			return StepProtected // well, but at images that the plan wants to replace
+		}
 		return StepUpgraded
 	case r.Lease == nil && r.marked():
 		return StepUndoing

@@ -29,7 +29,7 @@ func (n *next) target(i int) bool {
 		return false
 	}
 	moving := n.replicas(i, t, sel, wrong)
-	if n.template(i, t, moving) {
+	if n.template(i, t, sel, moving) {
 		return false
 	}
 	if n.lower(i, t, sel) || n.finish(i, t, moving) {
@@ -236,28 +236,36 @@ func (n *next) hold(i int, t *Target) bool {
 
 // template writes the images of the plan, once no replica is on its way that can still
 // be taken back and every hold is confirmed.
-func (n *next) template(i int, t *Target, moving bool) bool {
+func (n *next) template(i int, t *Target, sel selection, moving bool) bool {
 	switch {
 	case !t.TemplatePending:
 		return false
-	case t.TemplateBlocked != nil:
-		n.sayOf(i, rankStalled, t.TemplateBlocked.Reason, "%s", t.TemplateBlocked.Message)
-		return true
-	case t.TemplateWritten:
-		n.sayOf(i, rankStalled, TemplateContested, "%s wrote other images to %s after this plan had set its own: "+
-			"take the images out of the plan, or out of what %s applies", t.writer(), t.Name, t.writer())
-		return true
-	case n.w.Policy.Paused:
-		return true
-	case n.w.Arbiter.Blocked != nil:
-		return true
+	case t.stuck() || n.w.Policy.Paused || n.w.Arbiter.Blocked != nil:
+		n.sayStuck(i, t)
+		// Who is past the point of no return is finished all the same, with whatever
+		// template there is: it would stay out of duty for as long as this lasts.
+		n.lower(i, t, sel)
 	case moving || t.awaits() != nil:
 		n.sayOf(i, rankWaiting, WaitingForKruise, "the new template of %s is written when every hold is confirmed", t.Name)
-		return true
+	default:
+		n.act(WriteTemplate{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: int32(len(t.Pods))}) //nolint:gosec // a set has fewer replicas than 2^31
+		n.sayOf(i, rankDoing, WritingTemplate, "writing the images to %s", t.Name)
 	}
-	n.act(WriteTemplate{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: int32(len(t.Pods))}) //nolint:gosec // a set has fewer replicas than 2^31
-	n.sayOf(i, rankDoing, WritingTemplate, "writing the images to %s", t.Name)
 	return true
+}
+
+// sayStuck says why the images of the plan are not written to t, if somebody must do something.
+func (n *next) sayStuck(i int, t *Target) {
+	switch {
+	case t.TemplateBlocked != nil:
+		if !t.TemplateRetry.IsZero() {
+			n.after(t.TemplateRetry.Sub(n.now))
+		}
+		n.sayOf(i, rankStalled, t.TemplateBlocked.Reason, "%s", t.TemplateBlocked.Message)
+	case t.TemplateWritten:
+		n.sayOf(i, rankStalled, TemplateContested, "%s wrote other images to %s after this plan had set its own: "+
+			"take the images out of the plan, or out of what %s applies and then pause and resume the plan", t.writer(), t.Name, t.writer())
+	}
 }
 
 func (t *Target) writer() string {
@@ -350,7 +358,7 @@ func (n *next) offer(i int, t *Target) {
 		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet confirmed the hold of %s", w.Name)
 		return
 	}
-	if n.budget() <= 0 {
+	if n.budget() <= 0 || n.heldUp(i) {
 		return // nothing is collected that is not asked for
 	}
 	for j := range t.Pods {

@@ -78,6 +78,8 @@ type Arbiter struct {
 	Adopted bool
 	// Frozen: the arbiter lost its record and grants nothing yet.
 	Frozen bool
+	// Again is when asking may help although Blocked; zero: not before something changes.
+	Again time.Time
 	// Refused is set while a request for leases on RefusedFor was refused and the group
 	// has not changed since; then asking the same again is useless before RetryAt (zero:
 	// until a change).
@@ -91,6 +93,9 @@ type Arbiter struct {
 	HandoverRefusedFor Handover
 	// Orphans are leases of this plan on replicas that no target has any more.
 	Orphans []Lease
+	// Condemned are those on replicas that no target shall have any more, but whose pods
+	// are still there: a name must not get duty while Kruise may still be at its pod.
+	Condemned []Lease
 }
 
 // Blocker is something that stands in the way, and what to do about it.
@@ -136,10 +141,15 @@ type Target struct {
 	// Settings: hook, priorities, update policy and maxUnavailable are as they must be.
 	Settings bool
 
+	// Changes are the images that the rollout brings to the set. What fails with an image
+	// in one set is not risked in another that gets the same.
+	Changes []string
 	// TemplatePending: the template does not have the images that the plan wants.
 	TemplatePending bool
 	// TemplateBlocked says why the images cannot be written, e.g. for want of a container.
 	TemplateBlocked *Blocker
+	// TemplateRetry is when that may be tried again; zero: not before something changes.
+	TemplateRetry time.Time
 	// TemplateSeen: Kruise's UpdateRevision is that of the set's present template. While
 	// it is not, nothing counts as upgraded.
 	TemplateSeen bool
@@ -181,6 +191,9 @@ type Replica struct {
 	Fenced int64
 	// Verified is the revision that was verified on this pod.
 	Verified string
+	// Behind counts the later revisions that any replica of its set is at, or shall be:
+	// 0 at the latest, 1 in a plain rollout, more if an earlier one was not finished.
+	Behind int
 
 	// Gated: the pod declares the plan's readiness gate.
 	Gated bool

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"offduty.dev/arbiter/client"
 	"offduty.dev/upgrader/metrics"
@@ -13,7 +14,7 @@ import (
 // Adopt makes this upgrader the only one that acts for the plan. known are the leases
 // that the plan's pods name, for an arbiter that lost its record.
 func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
-	if err := s.checkPins(ctx); err != nil {
+	if err := s.Check(ctx); err != nil {
 		return err
 	}
 	term, identity, err := s.cfg.Leader(ctx)
@@ -43,8 +44,13 @@ func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
 	return nil
 }
 
-// checkPins refuses an arbiter that cannot keep promise 1.
-func (s *Session) checkPins(ctx context.Context) error {
+// unsupportedPatience is after how long an arbiter that cannot serve the plan is asked again:
+// it may have been replaced by one that can.
+const unsupportedPatience = time.Minute
+
+// Check refuses an arbiter that cannot keep promise 1. Errors: *plan.Stuck, and those of the
+// arbiter's client.
+func (s *Session) Check(ctx context.Context) error {
 	s.mu.Lock()
 	ok := s.supported
 	s.mu.Unlock()
@@ -56,19 +62,19 @@ func (s *Session) checkPins(ctx context.Context) error {
 		return err
 	}
 	if c.Leases != client.LeasesPinned {
-		return &Unsupported{fmt.Sprintf("the arbiter at %s (%s) gives no pinned leases for group %s: without them a replica could be called to duty while it is upgraded",
+		b := plan.Blocker{Reason: plan.ArbiterNotSupported, Message: fmt.Sprintf(
+			"the arbiter at %s (%s) gives no pinned leases for group %s, without which a replica could be called to duty while it is upgraded: use one that does",
 			s.key.Address, c.Implementation, s.key.Group)}
+		s.mu.Lock()
+		s.unsupported, s.askAgain = &b, s.cfg.Now().Add(unsupportedPatience)
+		s.mu.Unlock()
+		return &plan.Stuck{Blocker: b}
 	}
 	s.mu.Lock()
-	s.supported = true
+	s.supported, s.unsupported = true, nil
 	s.mu.Unlock()
 	return nil
 }
-
-// Unsupported is the error for an arbiter that cannot do what a plan needs.
-type Unsupported struct{ message string }
-
-func (u *Unsupported) Error() string { return u.message }
 
 // track notes a lease. The caller holds the lock.
 func (s *Session) track(l client.Lease) {

@@ -178,6 +178,9 @@ type Session struct {
 		refused *refused
 	}
 	supported bool // the arbiter makes pins
+	// unsupported says that it does not; it is asked again at askAgain.
+	unsupported *plan.Blocker
+	askAgain    time.Time
 }
 
 // refused is a "no" that holds until the group's state changes, or until retry.
@@ -212,8 +215,11 @@ func (s *Session) View() View {
 	v := View{State: state, Leases: map[string]plan.Lease{}}
 	v.Arbiter.Adopted = s.adopted
 	v.Arbiter.Frozen = state.Frozen
-	if !live {
+	switch {
+	case !live:
 		v.Arbiter.Blocked = s.blocker(err)
+	case s.unsupported != nil && s.cfg.Now().Before(s.askAgain):
+		v.Arbiter.Blocked, v.Arbiter.Again = s.unsupported, s.askAgain
 	}
 	gone := errors.Is(err, client.ErrNotFound)
 	if gone {

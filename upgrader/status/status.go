@@ -2,6 +2,7 @@
 package status
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -129,10 +130,15 @@ func limit(all []v1alpha1.ReplicaStatus) []v1alpha1.ReplicaStatus {
 }
 
 // conditions follows kstatus: Ready says it all; Reconciling and Stalled are there only
-// while they are true.
+// while they are true. A plan with one target that needs somebody is Stalled, so that who
+// waits for it learns at once; Progressing says whether the others go on.
 func conditions(s *v1alpha1.UpgradePlanStatus, w *plan.World, d plan.Decision, failed error, generation int64, now time.Time) {
 	reason, message := string(d.Reason), d.Message
-	if failed != nil {
+	var stuck *plan.Stuck
+	switch {
+	case errors.As(failed, &stuck):
+		reason, message, d.Stalled, d.Going = string(stuck.Reason), stuck.Message, true, plan.Remark{}
+	case failed != nil:
 		reason, message = "WriteFailed", failed.Error()
 	}
 	message = clip(message)
@@ -157,7 +163,12 @@ func conditions(s *v1alpha1.UpgradePlanStatus, w *plan.World, d plan.Decision, f
 	set(v1alpha1.ConditionReady, done, reason, message)
 	only(v1alpha1.ConditionReconciling, !done && !d.Stalled)
 	only(v1alpha1.ConditionStalled, d.Stalled)
-	set(v1alpha1.ConditionProgressing, !done && !d.Stalled && d.Reason != plan.Paused, reason, message)
+	going := !d.Stalled || d.Going.Reason != ""
+	if d.Stalled && going && failed == nil {
+		reason, message = string(d.Going.Reason), clip(d.Going.Message)
+	}
+	paused := d.Reason == plan.Paused || d.Going.Reason == plan.Paused
+	set(v1alpha1.ConditionProgressing, !done && going && !paused, reason, message)
 	if b := w.Arbiter.Blocked; b != nil {
 		set(v1alpha1.ConditionArbiterReachable, false, string(b.Reason), clip(b.Message))
 		return

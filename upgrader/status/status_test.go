@@ -71,8 +71,12 @@ func TestConditions(t *testing.T) {
 		{"a complete plan is ready and nothing else", world(1), decision(plan.Complete, done), nil, "ArbiterReachable Ready (Complete)"},
 		{"one on its way reconciles and progresses", world(1), decision(plan.Updating), nil, "ArbiterReachable Progressing Reconciling (Updating)"},
 		{"a stalled one does not reconcile", world(1), decision(plan.ReplicaFailed, stalled), nil, "ArbiterReachable Stalled (ReplicaFailed)"},
+		{"one of whose targets is stalled while others go on is stalled and progresses", world(1), decision(plan.TargetNotFound, stalled, func(d *plan.Decision) {
+			d.Going = plan.Remark{Reason: plan.Updating, Message: "web-1"}
+		}), nil, "ArbiterReachable Progressing Stalled (TargetNotFound)"},
 		{"a paused one does not progress", world(1), decision(plan.Paused), nil, "ArbiterReachable Reconciling (Paused)"},
 		{"one whose arbiter is gone says so", blocked, decision(plan.ArbiterUnreachable, stalled), nil, "Stalled (ArbiterUnreachable)"},
+		{"a write that will not succeed either stalls it", world(1), decision(plan.Updating), fmt.Errorf("%w", &plan.Stuck{Blocker: plan.Blocker{Reason: plan.TemplateRefused, Message: "bad"}}), "ArbiterReachable Stalled (TemplateRefused)"},
 		{"a write that failed keeps a plan from being ready", world(1), decision(plan.Complete, done), errors.New("forbidden"), "ArbiterReachable Progressing Reconciling (WriteFailed)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -110,7 +110,11 @@ var Remedies = map[plan.Reason]Remedy{
 	plan.NotInPlace:         {"the set's rollout changes more than images, which cannot be done in place", "let that rollout end, or undo it, before a plan takes the set over"},
 	plan.TemplateContested: {
 		"something else wrote other images to the set after the plan had written its own",
-		"let one of them go: take the images out of the plan, or out of what the other applies",
+		"let one of them go: take the images out of the plan, or out of what the other applies, and then pause and resume the plan",
+	},
+	plan.TemplateRefused: {
+		"the images cannot be written to the set: the API server, Kruise or a policy refuses them",
+		"the message has their words; correct the images, or what refuses them: it is tried again each minute, and when plan or set change",
 	},
 	plan.Succeeded: {"another upgrader leads now; this one is about to end", ""},
 	WriteFailed:    {"a write was refused; it is tried again", "the message has the API server's words: often an admission policy or a webhook that is down"},
