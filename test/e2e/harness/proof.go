@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -275,8 +276,7 @@ func (e Evidence) partitions() []Violation {
 func (e Evidence) needed(s Set) (n int, who []string) {
 	pods := e.at(s.Version)
 	seen := s.Observed >= e.templateGeneration(s)
-	for i := range s.Replicas {
-		name := fmt.Sprintf("%s-%d", s.Name, i)
+	for _, name := range s.names() {
 		p, ok := pods[name]
 		if ok && (p.Grant && p.Lease != "" && seen || seen && !p.Gone && p.Revision == s.UpdateRevision) {
 			continue
@@ -300,6 +300,30 @@ func (e Evidence) templateGeneration(s Set) int64 {
 		template = x.Template
 	}
 	return generation
+}
+
+// MostOut is how many pods bore a lease at once at most, over all sets, after a version.
+func (e Evidence) MostOut(after int64) (n int, who []string) {
+	out := map[string]bool{}
+	for _, p := range e.Pods {
+		out[p.Name] = p.Lease != "" && !p.Gone
+		names := slices.DeleteFunc(slices.Sorted(maps.Keys(out)), func(name string) bool { return !out[name] })
+		if p.Version > after && len(names) > n {
+			n, who = len(names), names
+		}
+	}
+	return n, who
+}
+
+// Firsts lists the pods in the order in which they first had an image.
+func (e Evidence) Firsts(image string) []string {
+	var names []string
+	for _, p := range e.Pods {
+		if p.Image == image && !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // clock is a time of day with milliseconds.

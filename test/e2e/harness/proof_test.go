@@ -188,6 +188,35 @@ func TestProve(t *testing.T) {
 			want:   []int{4},
 		},
 		{
+			name: "each set is judged by its own pods",
+			change: func(e *Evidence) {
+				e.Sets = append(e.Sets,
+					Set{Stamp: stamp(1031), Name: "other", Generation: 1, Observed: 1, Replicas: 2, Partition: parkedPartition, UpdateRevision: "other-a", Template: "old"},
+					Set{Stamp: stamp(1032), Name: "other", Generation: 2, Observed: 1, Replicas: 2, Partition: 1, UpdateRevision: "other-a", Template: "old"})
+				e.Writes = append(e.Writes, ours("statefulsets", "other", 1031, Write{Partition: new(int32(1))}))
+			},
+			want: []int{4},
+		},
+		{
+			name: "a floor is that of all sets together",
+			change: func(e *Evidence) {
+				for i := range e.Rosters {
+					e.Rosters[i].Floor = 3
+				}
+				e.Pods = append([]Pod{podAt(9, 0, func(p *Pod) { p.Name, p.UID = "other-0", "uid-other" })}, e.Pods...)
+			},
+		},
+		{
+			name: "an ordinal that is reserved needs no protection, one beyond does",
+			change: func(e *Evidence) {
+				for i := range e.Sets {
+					e.Sets[i].Ordinals = []int{0, 1, 3}
+				}
+				e.Sets[3].Partition, e.Writes[2].Partition = 1, new(int32(1))
+			},
+			want: []int{4},
+		},
+		{
 			name: "a hold taken off because the plan is deleted is no release",
 			change: func(e *Evidence) {
 				e.Plans = []Plan{{Stamp: stamp(1200), Name: "sample", Deleting: true}}

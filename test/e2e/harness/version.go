@@ -2,6 +2,7 @@ package harness
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"offduty.dev/api/v1alpha1"
 )
@@ -56,9 +58,11 @@ type Container struct {
 // Set is one version of an Advanced StatefulSet.
 type Set struct {
 	Stamp
-	Name                            string
-	Generation, Observed            int64
-	Replicas                        int
+	Name                 string
+	Generation, Observed int64
+	Replicas             int
+	// Ordinals that it should have; nil: from 0 on.
+	Ordinals                        []int
 	Partition                       int32
 	UpdateRevision, CurrentRevision string
 	// Armed is the annotation offduty.dev/armed.
@@ -158,7 +162,47 @@ func setOf(u *unstructured.Unstructured, s Stamp) (Set, error) {
 	if ru := k.Spec.UpdateStrategy.RollingUpdate; ru != nil && ru.Partition != nil {
 		out.Partition = *ru.Partition
 	}
+	out.Ordinals, err = ordinalsOf(k.Spec.ReserveOrdinals, out.Replicas)
+	return out, err
+}
+
+// ordinalsOf are the first n ordinals that are not reserved, one by one or by ranges.
+func ordinalsOf(reserved []intstr.IntOrString, n int) ([]int, error) {
+	taken := map[int]bool{}
+	for _, r := range reserved {
+		first, last := r.IntValue(), r.IntValue()
+		if a, b, ok := strings.Cut(r.StrVal, "-"); ok {
+			var errA, errB error
+			first, errA = strconv.Atoi(a)
+			last, errB = strconv.Atoi(b)
+			if err := errors.Join(errA, errB); err != nil {
+				return nil, fmt.Errorf("read the reserved ordinals %s: %w", r.StrVal, err)
+			}
+		}
+		for o := first; o <= last; o++ {
+			taken[o] = true
+		}
+	}
+	out := make([]int, 0, n)
+	for o := 0; len(out) < n; o++ {
+		if !taken[o] {
+			out = append(out, o)
+		}
+	}
 	return out, nil
+}
+
+// names are those of the pods that the set should have.
+func (s Set) names() []string {
+	var out []string
+	for i := range s.Replicas {
+		o := i
+		if s.Ordinals != nil {
+			o = s.Ordinals[i]
+		}
+		out = append(out, fmt.Sprintf("%s-%d", s.Name, o))
+	}
+	return out
 }
 
 func planOf(u *unstructured.Unstructured, s Stamp) (Plan, error) {
