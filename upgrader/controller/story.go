@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,7 +50,7 @@ func (r *Reconciler) narrate(ctx context.Context, up *v1alpha1.UpgradePlan, old,
 	message := meta.FindStatusCondition(next.Conditions, v1alpha1.ConditionReady).Message
 	log.FromContext(ctx).Info("plan moved", "reason", reason, "message", message, "progress", next.Progress,
 		"stalled", isTrue(next, v1alpha1.ConditionStalled))
-	warning := isTrue(next, v1alpha1.ConditionStalled) || blocking(reason)
+	warning := isTrue(next, v1alpha1.ConditionStalled) || blocking(reason) || troubled(next, reason)
 	// While a batch is on its way, that something else waits is no news.
 	if !warning && (underWay(reason) || next.LeasedReplicas > 0) {
 		return
@@ -90,6 +91,11 @@ func blocking(r plan.Reason) bool {
 		return true
 	}
 	return false
+}
+
+// troubled says whether a reason is a pod's own, such as ImagePullBackOff.
+func troubled(s *v1alpha1.UpgradePlanStatus, reason plan.Reason) bool {
+	return slices.ContainsFunc(s.ReplicaStatuses, func(r v1alpha1.ReplicaStatus) bool { return r.Reason == string(reason) })
 }
 
 // repeatAfter is how long the same reason at the same progress is not told again: a plan

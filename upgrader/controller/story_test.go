@@ -35,6 +35,13 @@ func saying(reason plan.Reason, progress string, leased int32, stalled bool) *v1
 	return s
 }
 
+// pulling is a status in which an image cannot be pulled.
+func pulling(reason plan.Reason) *v1alpha1.UpgradePlanStatus {
+	s := saying(reason, "2/5", 1, false)
+	s.ReplicaStatuses = []v1alpha1.ReplicaStatus{{Name: "voter-1", Reason: string(reason)}}
+	return s
+}
+
 func TestWhatIsToldOfAPlan(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -65,6 +72,13 @@ func TestWhatIsToldOfAPlan(t *testing.T) {
 			"a stall is a warning, also with the same reason as before",
 			[]*v1alpha1.UpgradePlanStatus{saying(plan.Updating, "2/5", 1, false), saying(plan.Updating, "2/5", 1, true)},
 			[]string{"true Updating 2/5: m"},
+		},
+		{
+			"what a container says is a warning, also before the plan gives up",
+			[]*v1alpha1.UpgradePlanStatus{
+				saying(plan.Updating, "2/5", 1, false), pulling("ErrImagePull"), pulling("ImagePullBackOff"), pulling("ErrImagePull"),
+			},
+			[]string{"true ErrImagePull 2/5: m", "true ImagePullBackOff 2/5: m"},
 		},
 		{
 			"an arbiter that is lost is a warning",
