@@ -5,6 +5,8 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,6 +22,8 @@ import (
 type Registry struct {
 	// Reader tells whether a Roster exists that has no group yet.
 	Reader client.Reader
+	// Namespaces whose Rosters are read; empty: all.
+	Namespaces []string
 
 	mu     sync.Mutex
 	groups map[types.NamespacedName]*running
@@ -42,6 +46,10 @@ func (r *Registry) Group(ctx context.Context, key string) (*duty.Group, error) {
 	}
 	if g := r.get(name); g != nil {
 		return g, nil
+	}
+	if len(r.Namespaces) > 0 && !slices.Contains(r.Namespaces, name.Namespace) {
+		return nil, fmt.Errorf("group %q: %w: this arbiter serves the namespaces %s (its flag --namespaces)",
+			key, server.ErrNoGroup, strings.Join(r.Namespaces, ", "))
 	}
 	var obj v1alpha1.Roster
 	switch err := r.Reader.Get(ctx, name, &obj); {

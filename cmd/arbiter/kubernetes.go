@@ -69,7 +69,7 @@ func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error
 	}
 	groups, stop := context.WithCancel(ctx)
 	defer stop()
-	registry := &controller.Registry{Reader: mgr.GetAPIReader()}
+	registry := &controller.Registry{Reader: mgr.GetAPIReader(), Namespaces: o.namespaces}
 	reconciler := &controller.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Registry: registry,
 		Recorder: mgr.GetEventRecorder("offduty-arbiter"), Now: time.Now, Base: groups,
