@@ -15,14 +15,27 @@ import (
 	"time"
 )
 
-// Lifetimes. A certificate is renewed when two thirds of its life have passed; the
-// authority outlives whatever it signs.
-const (
-	authorityLife = 10 * 365 * 24 * time.Hour
-	leafLife      = 90 * 24 * time.Hour
-	// clockSkew allows for clocks that are late.
-	clockSkew = 5 * time.Minute
-)
+// DefaultLife is how long a certificate is valid. It is renewed when two thirds of that
+// have passed.
+const DefaultLife = 90 * 24 * time.Hour
+
+// life is how long certificates are valid; everything else follows from it.
+type life time.Duration
+
+// authority is the life of an authority: about ten years by default.
+func (l life) authority() time.Duration { return 40 * time.Duration(l) }
+
+// overlap is how long a new authority is known to everybody before it signs: a week by
+// default, in which everybody reads the bundle of authorities anew.
+func (l life) overlap() time.Duration { return time.Duration(l) / 12 }
+
+// skew allows for clocks that are late.
+func (l life) skew() time.Duration { return min(5*time.Minute, time.Duration(l)/10) }
+
+// look is how long a change of the Secrets by others goes unnoticed.
+func (l life) look() time.Duration {
+	return max(time.Second, min(10*time.Minute, time.Duration(l)/200))
+}
 
 // keyPair is a certificate and its key, as PEM.
 type keyPair struct {
@@ -30,20 +43,20 @@ type keyPair struct {
 }
 
 // newAuthority makes a certificate authority.
-func newAuthority(name string, now time.Time) (keyPair, error) {
+func newAuthority(name string, now time.Time, l life) (keyPair, error) {
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-clockSkew), NotAfter: now.Add(authorityLife),
+		Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-l.skew()), NotAfter: now.Add(l.authority()),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
 	return signCert(template, nil)
 }
 
 // newServer makes a server certificate for names: DNS names and IP addresses.
-func newServer(ca keyPair, names []string, now time.Time) (keyPair, error) {
+func newServer(ca keyPair, names []string, now time.Time, l life) (keyPair, error) {
 	if len(names) == 0 {
 		return keyPair{}, errors.New("make a server certificate: no name is given")
 	}
-	t := leafTemplate(names[0], now, x509.ExtKeyUsageServerAuth)
+	t := leafTemplate(names[0], now, l, x509.ExtKeyUsageServerAuth)
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
@@ -55,15 +68,15 @@ func newServer(ca keyPair, names []string, now time.Time) (keyPair, error) {
 }
 
 // newClient makes a client certificate for a name.
-func newClient(ca keyPair, name string, now time.Time) (keyPair, error) {
-	t := leafTemplate(name, now, x509.ExtKeyUsageClientAuth)
+func newClient(ca keyPair, name string, now time.Time, l life) (keyPair, error) {
+	t := leafTemplate(name, now, l, x509.ExtKeyUsageClientAuth)
 	t.DNSNames = []string{name}
 	return signCert(t, &ca)
 }
 
-func leafTemplate(name string, now time.Time, usage x509.ExtKeyUsage) *x509.Certificate {
+func leafTemplate(name string, now time.Time, l life, usage x509.ExtKeyUsage) *x509.Certificate {
 	return &x509.Certificate{
-		Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-clockSkew), NotAfter: now.Add(leafLife),
+		Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-l.skew()), NotAfter: now.Add(time.Duration(l)),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage},
 	}
 }
@@ -129,15 +142,9 @@ func parseCert(data []byte) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// authorityUsable says whether p is an authority that lives long enough to sign with.
-func authorityUsable(p keyPair, now time.Time) bool {
-	cert, _, err := openPair(p)
-	return err == nil && cert.IsCA && now.Add(leafLife).Before(cert.NotAfter)
-}
-
 // renewAt returns when a certificate of ca should be renewed; the zero time when it
 // should be now: it is broken, not of ca, or not for all of names.
-func renewAt(p, ca keyPair, names []string, now time.Time) time.Time {
+func renewAt(p, ca keyPair, names []string, now time.Time, l life) time.Time {
 	cert, _, err := openPair(p)
 	if err != nil {
 		return time.Time{}
@@ -151,7 +158,7 @@ func renewAt(p, ca keyPair, names []string, now time.Time) time.Time {
 			return time.Time{}
 		}
 	}
-	at := cert.NotAfter.Add(-cert.NotAfter.Sub(cert.NotBefore) / 3)
+	at := cert.NotAfter.Add(-time.Duration(l) / 3)
 	if !now.Before(at) {
 		return time.Time{}
 	}

@@ -1,7 +1,9 @@
 package controller
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"strconv"
 	"testing"
@@ -242,6 +244,90 @@ func TestSecretsAreMadeKeptAndRenewed(t *testing.T) {
 	}
 	if _, _, err := held.Current(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAnAuthorityIsReplacedWhileEverybodyTrustsEverybody(t *testing.T) {
+	ctx, now := t.Context(), time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	c := newCluster(ctx, t)
+	s := &Secrets{
+		Reader: c.Client, Writer: c.Client, Namespace: "sys", ServiceNames: []string{"arbiter"},
+		Clients: map[string]string{"up-tls": "up"}, Held: &server.Held{}, Now: func() time.Time { return now }, Log: logr.Discard(),
+	}
+	type state struct{ bundle, server, client []byte }
+	keep := func() state {
+		t.Helper()
+		_, err := s.Keep(ctx)
+		must(t, err)
+		var up, own corev1.Secret
+		must(t, c.Get(ctx, types.NamespacedName{Namespace: "sys", Name: "up-tls"}, &up))
+		must(t, c.Get(ctx, types.NamespacedName{Namespace: "sys", Name: ServerSecret}, &own))
+		return state{up.Data["ca.crt"], own.Data[corev1.TLSCertKey], up.Data[corev1.TLSCertKey]}
+	}
+	accepts := func(bundle, cert []byte, usage x509.ExtKeyUsage) error {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(bundle)
+		leaf, err := parseCert(cert)
+		must(t, err)
+		_, err = leaf.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+		return err
+	}
+	first := keep()
+	asked := &corev1.Secret{}
+	must(t, c.Get(ctx, types.NamespacedName{Namespace: "sys", Name: AuthoritySecret}, asked))
+	asked.Annotations = map[string]string{RotateAnnotation: ""}
+	must(t, c.Update(ctx, asked))
+	before := first
+	authorities := []int{1}
+	for range 2 * 90 {
+		after := keep()
+		// Whoever has not yet read the latest goes on: a server and a client from a day ago.
+		for _, err := range []error{
+			accepts(after.bundle, before.client, x509.ExtKeyUsageClientAuth), accepts(before.bundle, after.server, x509.ExtKeyUsageServerAuth),
+			accepts(before.bundle, after.client, x509.ExtKeyUsageClientAuth), accepts(after.bundle, before.server, x509.ExtKeyUsageServerAuth),
+		} {
+			if err != nil {
+				t.Fatalf("on %s, with %v authorities: %v", now, authorities, err)
+			}
+		}
+		if n := bytes.Count(after.bundle, []byte("BEGIN")); n != authorities[len(authorities)-1] {
+			authorities = append(authorities, n)
+		}
+		before, now = after, now.Add(24*time.Hour)
+	}
+	if diff := cmp.Diff([]int{1, 2, 1}, authorities); diff != "" {
+		t.Errorf("authorities in the bundle (-want +got):\n%s", diff)
+	}
+	if accepts(first.bundle, before.server, x509.ExtKeyUsageServerAuth) == nil {
+		t.Error("the first authority still signs")
+	}
+	must(t, c.Get(ctx, types.NamespacedName{Namespace: "sys", Name: AuthoritySecret}, asked))
+	if _, still := asked.Annotations[RotateAnnotation]; still {
+		t.Error("the annotation is still there")
+	}
+}
+
+func TestAnAuthorityIsReplacedBeforeItExpires(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	l := life(DefaultLife)
+	a, _, err := authorities{}.step(now, l, false)
+	must(t, err)
+	first := a.signing.Cert
+	for range 15 * 365 {
+		now = now.Add(24 * time.Hour)
+		was := a.signing
+		if a, _, err = a.step(now, l, false); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(was.Cert, a.signing.Cert) && !bytes.Equal(a.previous, was.Cert) {
+			t.Fatalf("on %s the authority is replaced without an overlap", now)
+		}
+		if until, _, ok := a.signing.authority(l); !ok || until.Before(now.Add(DefaultLife)) {
+			t.Fatalf("on %s the authority lives until %s only", now, until)
+		}
+	}
+	if bytes.Equal(first, a.signing.Cert) {
+		t.Error("it was never replaced")
 	}
 }
 

@@ -78,10 +78,14 @@ type Held struct {
 	pool *x509.CertPool
 }
 
-// Set replaces the certificates for connections to come.
+// Set replaces the certificates for connections to come. Clients on present ones are
+// judged anew if the pool is another.
 func (h *Held) Set(cert *tls.Certificate, pool *x509.CertPool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.pool != nil && h.pool.Equal(pool) {
+		pool = h.pool
+	}
 	h.cert, h.pool = cert, pool
 }
 

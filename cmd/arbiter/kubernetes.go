@@ -179,7 +179,7 @@ func (o *serveOptions) secrets(mgr ctrl.Manager, held *server.Held, log logr.Log
 			"offduty-attendant-tls": first(o.roles.Attendants),
 			"offduty-admin-tls":     first(o.roles.Admins),
 		},
-		Held: held, Now: time.Now, Log: log.WithName("certificates"),
+		Life: o.selfSignedLife, Held: held, Now: time.Now, Log: log.WithName("certificates"),
 	}
 }
 

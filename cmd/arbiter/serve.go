@@ -36,6 +36,7 @@ type serveOptions struct {
 	roles               server.Roles
 	tokens              bool
 	selfSigned          bool
+	selfSignedLife      time.Duration
 	secretsNamespace    string
 	serviceNames        []string
 
@@ -98,6 +99,8 @@ func serveCommand() *cobra.Command {
 		"accept, beside certificates, service-account tokens for the audience "+controller.TokenAudience+"; needs the right to create tokenreviews")
 	f.BoolVar(&o.selfSigned, "self-signed-secrets", false,
 		"make and renew all certificates and keep them in the Secrets offduty-arbiter-ca, offduty-arbiter-tls, offduty-upgrader-tls, offduty-attendant-tls and offduty-admin-tls")
+	f.DurationVar(&o.selfSignedLife, "self-signed-lifetime", controller.DefaultLife,
+		"how long these certificates are valid; they are renewed after two thirds of it, their authority after 38 times it, or when the annotation "+controller.RotateAnnotation+" is put on the Secret "+controller.AuthoritySecret)
 	f.StringVar(&o.secretsNamespace, "secrets-namespace", "", "namespace of these Secrets (default: --leader-election-namespace)")
 	f.StringSliceVar(&o.serviceNames, "service-dns-names", []string{"offduty-arbiter.offduty-system.svc", "localhost", "127.0.0.1"},
 		"DNS names and IP addresses of the self-signed server certificate")
@@ -168,6 +171,8 @@ func (o *serveOptions) check() error {
 		return errors.New("--service-account-tokens needs TLS: a token must be seen by nobody else")
 	case ways != 1:
 		return errors.New("give exactly one of: --tls-cert with --tls-key and --client-ca; --self-signed-secrets; --insecure")
+	case o.selfSignedLife < 20*time.Second:
+		return fmt.Errorf("--self-signed-lifetime %s: at least 20s", o.selfSignedLife)
 	case files > 0 && files < 3:
 		return errors.New("--tls-cert, --tls-key and --client-ca are needed together")
 	case o.insecure:
