@@ -67,9 +67,8 @@ func TestWhoseATokenIs(t *testing.T) {
 				tt.token = "t"
 			}
 			got, err := NewTokens(&reviewer{answer: tt.answer, err: tt.err}, time.Now).Review(t.Context(), tt.token)
-			var no *server.TokenRefused
 			refused, failed := "", ""
-			if errors.As(err, &no) {
+			if no, ok := errors.AsType[*server.TokenRefused](err); ok {
 				refused = no.Why
 			} else if err != nil {
 				failed = err.Error()

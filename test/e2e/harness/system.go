@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,8 +150,8 @@ func (s *System) StartArbiter(ctx context.Context) error {
 	if err := s.AwaitReady(ctx, ArbiterProcess); err != nil {
 		return err
 	}
-	for _, who := range []string{"upgrader", "attendant", "admin"} {
-		if err := s.saveSecret(ctx, who); err != nil {
+	for _, who := range Clients {
+		if err := s.SaveSecret(ctx, who); err != nil {
 			return err
 		}
 	}
@@ -159,7 +160,9 @@ func (s *System) StartArbiter(ctx context.Context) error {
 
 // StartUpgrader starts an upgrader with a quick leader election, and returns when it is
 // up: it leads, or waits to.
-func (s *System) StartUpgrader(ctx context.Context, name string) error {
+//
+// further arguments come last, and hold where they say otherwise.
+func (s *System) StartUpgrader(ctx context.Context, name string, further ...string) error {
 	t := s.TLS("upgrader")
 	token, err := s.SaveToken(ctx, UpgraderAccount.Username())
 	if err != nil {
@@ -174,7 +177,7 @@ func (s *System) StartUpgrader(ctx context.Context, name string) error {
 		// So that plans may name what these tests want to be named.
 		"--allowed-arbiters", "*.{namespace}.svc,localhost,127.0.0.1:1",
 	}
-	if err := s.start(ctx, name, "./cmd/upgrader", UpgraderAccount, append(argv, s.Options.Upgrader...)); err != nil {
+	if err := s.start(ctx, name, "./cmd/upgrader", UpgraderAccount, slices.Concat(argv, s.Options.Upgrader, further)); err != nil {
 		return err
 	}
 	return s.AwaitReady(ctx, name)
@@ -261,16 +264,15 @@ func (s *System) certificates(who string) string {
 	return filepath.Join(s.Cluster.Dir(), "certificates", who)
 }
 
-// saveSecret writes the arbiter's secret for one kind of client into files, as a mounted
-// volume would have them.
-func (s *System) saveSecret(ctx context.Context, who string) error {
+// Clients are the kinds of clients for which the arbiter makes certificates.
+var Clients = []string{"upgrader", "attendant", "admin"}
+
+// SaveSecret writes the arbiter's secret for one kind of client into files, as a mounted
+// volume would have them: all of them change at once.
+func (s *System) SaveSecret(ctx context.Context, who string) error {
 	admin, err := s.Cluster.Client(ctx, controlplane.Admin(), nil)
 	if err != nil {
 		return err
-	}
-	dir := s.certificates(who)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("make a folder for certificates: %w", err)
 	}
 	secret := &corev1.Secret{}
 	key := client.ObjectKey{Namespace: SystemNamespace, Name: "offduty-" + who + "-tls"}
@@ -282,12 +284,23 @@ func (s *System) saveSecret(ctx context.Context, who string) error {
 	if err != nil {
 		return err
 	}
+	link := s.certificates(who)
+	dir := link + "." + secret.ResourceVersion
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make a folder for certificates: %w", err)
+	}
 	for name, data := range secret.Data {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return fmt.Errorf("write a certificate: %w", err)
 		}
 	}
-	return nil
+	if err := os.Symlink(filepath.Base(dir), link+".new"); err != nil {
+		return fmt.Errorf("point to new certificates: %w", err)
+	}
+	return os.Rename(link+".new", link)
 }
 
 // SaveToken writes a token of a service account (system:serviceaccount:NAMESPACE:NAME) for

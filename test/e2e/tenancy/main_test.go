@@ -3,9 +3,11 @@
 package tenancy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -28,6 +31,10 @@ const root = "../../.."
 
 // patience is how long a step may take on a loaded machine.
 const patience = 90 * time.Second
+
+// life is how long the arbiter's certificates are valid here: several are used up by one
+// upgrade.
+const life = 24 * time.Second
 
 // teams are the namespaces that config/namespaced names; outside is one that it does not.
 var teams = []string{"team-a", "team-b"}
@@ -58,7 +65,7 @@ func install(t *testing.T) *harness.System {
 		}
 		only := []string{"--namespaces", strings.Join(teams, ",")}
 		installed.system, installed.err = harness.InstallWith(ctx, c, root,
-			harness.Options{Config: "namespaced", Arbiter: only, Upgrader: only}, harness.UpgraderA)
+			harness.Options{Config: "namespaced", Arbiter: append(only, "--self-signed-lifetime", life.String()), Upgrader: only}, harness.UpgraderA)
 	})
 	if installed.err != nil {
 		t.Fatal(installed.err)
@@ -133,12 +140,54 @@ func settled(n harness.Now) error {
 	return nil
 }
 
-// secretOf copies the certificates of a client of the arbiter into a namespace.
-func secretOf(t *testing.T, s *harness.System, who, namespace, name string) {
+// mirror copies the certificates of the upgrader into a namespace and those of all clients
+// into files, now and whenever they change, as a certificate manager and the kubelet would.
+func mirror(t *testing.T, s *harness.System, namespace, name string) {
 	t.Helper()
 	admin, err := s.Cluster.Client(t.Context(), controlplane.Admin(), nil)
 	must(t, err)
-	from := &corev1.Secret{}
-	must(t, admin.Get(t.Context(), client.ObjectKey{Namespace: harness.SystemNamespace, Name: "offduty-" + who + "-tls"}, from))
-	must(t, admin.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Data: from.Data}))
+	once := func(ctx context.Context) error {
+		for _, who := range harness.Clients {
+			if err := s.SaveSecret(ctx, who); err != nil {
+				return err
+			}
+		}
+		return copySecret(ctx, admin, namespace, name)
+	}
+	must(t, once(t.Context()))
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		again := time.NewTicker(200 * time.Millisecond)
+		defer again.Stop()
+		for {
+			select {
+			case <-again.C:
+			case <-ctx.Done():
+				return
+			}
+			if err := once(ctx); err != nil && ctx.Err() == nil {
+				t.Errorf("copy the certificates: %v", err)
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+}
+
+// copySecret writes the upgrader's certificates into a Secret if they are others.
+func copySecret(ctx context.Context, admin client.Client, namespace, name string) error {
+	from, to := &corev1.Secret{}, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	if err := admin.Get(ctx, client.ObjectKey{Namespace: harness.SystemNamespace, Name: "offduty-upgrader-tls"}, from); err != nil {
+		return err
+	}
+	err := admin.Get(ctx, client.ObjectKeyFromObject(to), to)
+	same := maps.EqualFunc(to.Data, from.Data, bytes.Equal)
+	to.Data = from.Data
+	switch {
+	case apierrors.IsNotFound(err):
+		return admin.Create(ctx, to)
+	case err != nil || same:
+		return err
+	}
+	return admin.Update(ctx, to)
 }

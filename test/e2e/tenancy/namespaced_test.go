@@ -18,13 +18,40 @@ import (
 
 func TestAnOperatorForSomeNamespaces(t *testing.T) {
 	s := install(t)
-	secretOf(t, s, "upgrader", "team-b", "own")
-	ownSecret := fmt.Sprintf("group: sample\n    address: %s\n    tls: {secretName: own}", s.ArbiterAddress)
-	plans := map[string]string{
-		"team-a": harness.PlanManifest(harness.NewImage, "{maxUnavailable: 2}"),
-		"team-b": strings.Replace(harness.PlanManifest(harness.NewImage, "{maxUnavailable: 2}"), "group: sample", ownSecret, 1),
-		outside:  harness.PlanManifest(harness.NewImage, "{maxUnavailable: 2}"),
+	mirror(t, s, "team-b", "own")
+	stages := begin(t, s)
+	for _, namespace := range teams {
+		t.Run("a plan of "+namespace+" is carried out", func(t *testing.T) {
+			await(t, stages[namespace], "the plan is ready", settled)
+		})
 	}
+	t.Run("a lease that runs out is fenced", func(t *testing.T) { runOut(t, s, stages["team-a"]) })
+	t.Run("certificates and their authority are replaced under a plan", func(t *testing.T) { rotate(t, s, stages) })
+	t.Run("a plan of another namespace is not touched", func(t *testing.T) { untouched(t, stages[outside]) })
+	t.Run("neither may do anything elsewhere", func(t *testing.T) { nothingElse(t, s) })
+	t.Run("each right was used, and nothing was done without one", func(t *testing.T) {
+		_, err := stages["team-a"].Evidence(t.Context()) // waits for the audit log
+		must(t, err)
+		checkRights(t, s, harness.UpgraderAccount)
+		checkRights(t, s, harness.ArbiterAccount)
+	})
+	t.Run("nobody complains in the logs", func(t *testing.T) {
+		for _, name := range []string{harness.ArbiterProcess, harness.UpgraderA} {
+			log, err := os.ReadFile(filepath.Join(s.Cluster.LogDir(), name+".log"))
+			must(t, err)
+			if i := strings.Index(string(log), "forbidden"); i >= 0 {
+				t.Errorf("%s: ...%s", name, log[max(0, i-300):min(len(log), i+300)])
+			}
+		}
+	})
+}
+
+// begin makes the same in all three namespaces; the plan of team-b has a Secret of its own.
+func begin(t *testing.T, s *harness.System) map[string]*harness.Stage {
+	t.Helper()
+	plan := harness.PlanManifest(harness.NewImage, "{maxUnavailable: 2}")
+	own := fmt.Sprintf("group: sample\n    address: %s\n    tls: {secretName: own}", s.ArbiterAddress)
+	plans := map[string]string{"team-a": plan, "team-b": strings.Replace(plan, "group: sample", own, 1), outside: plan}
 	stages := map[string]*harness.Stage{}
 	for namespace := range plans {
 		st := stage(t, s, namespace)
@@ -36,51 +63,30 @@ func TestAnOperatorForSomeNamespaces(t *testing.T) {
 		await(t, st, "five pods run", running)
 		must(t, st.Apply(t.Context(), plans[namespace]))
 	}
-	for _, namespace := range teams {
-		t.Run("a plan of "+namespace+" is carried out", func(t *testing.T) {
-			await(t, stages[namespace], "the plan is ready", settled)
-		})
+	return stages
+}
+
+// nothingElse asks the API server what neither may do.
+func nothingElse(t *testing.T, s *harness.System) {
+	t.Helper()
+	kinds := []string{"pods", "statefulsets.apps.kruise.io", "upgradeplans.offduty.dev", "rosters.offduty.dev", "secrets"}
+	for _, who := range []controlplane.Identity{harness.UpgraderAccount, harness.ArbiterAccount} {
+		for _, kind := range kinds {
+			for _, verb := range []string{"get", "list", "watch", "patch", "update", "create"} {
+				mayNot(t, s, who, verb, kind, "--namespace", outside)
+			}
+			mayNot(t, s, who, "delete", kind, "--namespace", "team-a")
+		}
+		mayNot(t, s, who, "list", "pods", "--all-namespaces")
+		mayNot(t, s, who, "list", "secrets", "--namespace", "team-a")
+		mayNot(t, s, who, "create", "tokenreviews.authentication.k8s.io")
+		mayNot(t, s, who, "impersonate", "users")
+		mayNot(t, s, who, "get", "nodes")
 	}
-	t.Run("a lease that runs out is fenced", func(t *testing.T) { runOut(t, s, stages["team-a"]) })
-	t.Run("a plan of another namespace is not touched", func(t *testing.T) { untouched(t, stages[outside]) })
-	t.Run("neither may do anything elsewhere", func(t *testing.T) {
-		for _, who := range []controlplane.Identity{harness.UpgraderAccount, harness.ArbiterAccount} {
-			for _, verb := range []string{"get", "list", "watch", "patch", "update", "create", "delete"} {
-				for _, kind := range []string{"pods", "statefulsets.apps.kruise.io", "upgradeplans.offduty.dev", "rosters.offduty.dev", "secrets"} {
-					mayNot(t, s, who, verb, kind, "--namespace", outside)
-					if verb == "delete" {
-						mayNot(t, s, who, verb, kind, "--namespace", "team-a")
-					}
-				}
-			}
-			mayNot(t, s, who, "list", "pods", "--all-namespaces")
-			mayNot(t, s, who, "list", "secrets", "--namespace", "team-a")
-			mayNot(t, s, who, "create", "tokenreviews.authentication.k8s.io")
-			mayNot(t, s, who, "impersonate", "users")
-			mayNot(t, s, who, "get", "nodes")
-		}
-		mayNot(t, s, harness.ArbiterAccount, "patch", "statefulsets.apps.kruise.io", "--namespace", "team-a")
-		mayNot(t, s, harness.ArbiterAccount, "get", "secrets", "--namespace", "team-a")
-		mayNot(t, s, harness.UpgraderAccount, "patch", "rosters.offduty.dev", "--namespace", "team-a")
-		mayNot(t, s, harness.UpgraderAccount, "get", "secrets/offduty-arbiter-ca", "--namespace", harness.SystemNamespace)
-	})
-	t.Run("each right was used, and nothing was done without one", func(t *testing.T) {
-		_, err := stages["team-a"].Evidence(t.Context()) // waits for the audit log
-		must(t, err)
-		checkRights(t, s, harness.UpgraderAccount)
-		checkRights(t, s, harness.ArbiterAccount)
-	})
-	t.Run("nobody complains in the logs", func(t *testing.T) {
-		for _, name := range []string{harness.ArbiterProcess, harness.UpgraderA} {
-			log, err := os.ReadFile(filepath.Join(s.Cluster.LogDir(), name+".log"))
-			must(t, err)
-			for line := range strings.Lines(string(log)) {
-				if strings.Contains(line, "forbidden") {
-					t.Errorf("%s: %s", name, line)
-				}
-			}
-		}
-	})
+	mayNot(t, s, harness.ArbiterAccount, "patch", "statefulsets.apps.kruise.io", "--namespace", "team-a")
+	mayNot(t, s, harness.ArbiterAccount, "get", "secrets", "--namespace", "team-a")
+	mayNot(t, s, harness.UpgraderAccount, "patch", "rosters.offduty.dev", "--namespace", "team-a")
+	mayNot(t, s, harness.UpgraderAccount, "get", "secrets/offduty-arbiter-ca", "--namespace", harness.SystemNamespace)
 }
 
 // untouched wants a namespace to be as its people made it.

@@ -90,7 +90,6 @@ func used(granted map[right]bool, events []controlplane.AuditEvent) (out map[rig
 var rare = map[string]string{
 	"patch statefulsets.apps.kruise.io/status": "only when Kruise leaves status.currentRevision behind at the end of a rollout",
 	"patch events.events.k8s.io":               "only when the same event happens again, as its series",
-	"update secrets":                           "only when a certificate is renewed",
 	"list pods":                                streams,
 	"list controllerrevisions.apps":            streams,
 	"list statefulsets.apps.kruise.io":         streams,
@@ -154,4 +153,3 @@ func mayNot(t *testing.T, s *harness.System, who controlplane.Identity, ask ...s
 		t.Errorf("%s may %s: %q, %v", who.Username(), strings.Join(ask, " "), out, err)
 	}
 }
-
