@@ -740,3 +740,60 @@ func TestTheToolsKnowTheSamples(t *testing.T) {
 		}
 	})
 }
+
+// chart writes config/samples/gitops/app as a chart with one value, the image, which goes
+// into set and plan.
+func (s *stage) chart() string {
+	s.t.Helper()
+	dir := s.t.TempDir()
+	s.must(os.Mkdir(filepath.Join(dir, "templates"), 0o700))
+	for file, content := range map[string]string{
+		"Chart.yaml":            "apiVersion: v2\nname: sample\nversion: 0.1.0\n",
+		"templates/roster.yaml": text(s.t, app(s.t, "roster.yaml", "workers: 3", "workers: 3\n    lifetimeSeconds: 3")),
+		"templates/set.yaml":    text(s.t, app(s.t, "set.yaml", harness.OldImage, "'{{ .Values.image }}'")),
+		"templates/plan.yaml": text(s.t, app(s.t, "plan.yaml", "- name: sample", "- name: sample\n      images: {main: '{{ .Values.image }}'}",
+			"handover: Request", "handover: Request\n    verify: {timeoutSeconds: 2}")),
+	} {
+		s.must(os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
+	}
+	return dir
+}
+
+// helm runs Helm as administrator.
+func (s *stage) helm(args ...string) error {
+	s.t.Helper()
+	path, err := exec.CommandContext(s.t.Context(), filepath.Join(root, "hack", "tool"), "--path", "helm").Output()
+	s.must(err)
+	cmd := exec.CommandContext(s.t.Context(), strings.TrimSpace(string(path)), append(args, "--namespace", s.Namespace)...)
+	cmd.Env = append(append(os.Environ(), s.KubectlEnv()...), "HELM_CACHE_HOME="+s.t.TempDir(), "HELM_CONFIG_HOME="+s.t.TempDir(), "HELM_DATA_HOME="+s.t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("helm %s: %w: %s", args[0], err, out)
+	}
+	return nil
+}
+
+func TestHelmWaits(t *testing.T) {
+	s := newStage(t)
+	chart := s.chart()
+	upgrade := func(s *stage, image string) error {
+		return s.helm("upgrade", "--install", "sample", chart, "--set", "image="+image, "--wait", "--force-conflicts", "--timeout", patience.String())
+	}
+	for _, image := range []string{harness.OldImage, harness.NewImage} {
+		t.Run("helm upgrade --wait returns when all run "+image, func(t *testing.T) {
+			s := s.on(t)
+			s.must(upgrade(s, image))
+			if got := s.kstatus(s.live(app(t, "plan.yaml"))); got != "Current" {
+				t.Errorf("the plan is %s", got)
+			}
+			if got := s.live(app(t, "set.yaml")).Object["status"].(map[string]any); got["updatedReplicas"] != got["replicas"] {
+				t.Errorf("%v of %v replicas are updated", got["updatedReplicas"], got["replicas"])
+			}
+		})
+	}
+	t.Run("and fails when the plan stalls", func(t *testing.T) {
+		s := s.on(t)
+		if err := upgrade(s, "alpine:broken-1"); err == nil || !strings.Contains(err.Error(), "UpgradePlan") {
+			t.Errorf("it answers %v", err)
+		}
+	})
+}
