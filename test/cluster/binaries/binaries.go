@@ -119,7 +119,7 @@ func Package(ctx context.Context, pkg, out string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := goCommand(ctx, root, "build", "-o", out, pkg); err != nil {
+	if _, err := goCommand(ctx, root, "build", "-trimpath", "-o", out, pkg); err != nil {
 		return fmt.Errorf("build %s: %w", pkg, err)
 	}
 	return nil
