@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"offduty.dev/api/v1alpha1"
@@ -51,7 +53,7 @@ func deletions() []deletion {
 	all = append(all, deletion{
 		name: "paused", at: stepOf("released"),
 		strike: func(c *leaver, ctx context.Context) error {
-			return c.Patch(ctx, "upgradeplan", harness.Group, `{"spec":{"paused":true}}`)
+			return c.client.Patch(ctx, c.planObject(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"paused":true}}`)))
 		},
 		after: func(c *leaver) {
 			c.await("it is paused", told("Ready", "False", "Paused"))
@@ -107,6 +109,15 @@ func TestDeletingAPlanAtEveryStep(t *testing.T) {
 }
 
 func (c *leaver) image() string { return fmt.Sprintf("alpine:3.21.%d", c.rollouts) }
+
+// planObject is the stage's plan, by name alone.
+func (s *stage) planObject() *unstructured.Unstructured {
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("UpgradePlan"))
+	u.SetNamespace(s.Namespace)
+	u.SetName(harness.Group)
+	return u
+}
 
 // delete does not go through kubectl: it is to happen at the very step.
 func (c *leaver) delete(ctx context.Context, kind string) error {
