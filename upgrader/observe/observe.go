@@ -92,14 +92,42 @@ func World(ctx context.Context, r client.Reader, memory Memory, up *v1alpha1.Upg
 	}
 	known := map[string]bool{}
 	for i := range up.Spec.Targets {
-		t, err := s.target(ctx, r, i, known)
+		t, err := s.target(ctx, r, &up.Spec.Targets[i], known)
 		if err != nil {
 			return nil, fmt.Errorf("observe target %s: %w", up.Spec.Targets[i].Name, err)
 		}
 		s.World.Targets = append(s.World.Targets, *t)
 	}
+	if err := s.dropped(ctx, r, known); err != nil {
+		return nil, err
+	}
 	s.strays(known)
 	return s, nil
+}
+
+// dropped adds the sets that the plan names no more and has not given back yet: its status
+// lists them as long.
+func (s *Scene) dropped(ctx context.Context, r client.Reader, known map[string]bool) error {
+	for _, name := range TargetNames(s.Plan)[len(s.Plan.Spec.Targets):] {
+		set := &kruisev1beta1.StatefulSet{}
+		if err := r.Get(ctx, client.ObjectKey{Namespace: s.Plan.Namespace, Name: name}, set); err != nil {
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			return fmt.Errorf("observe StatefulSet %s, which is no target any more: %w", name, err)
+		}
+		if armed, err := kruise.ParseArmed(set); err == nil && (armed == nil || armed.Plan != string(s.Plan.UID)) {
+			s.Stale = s.Stale || !s.memory.Seen(set)
+			continue
+		}
+		t, err := s.target(ctx, r, &v1alpha1.Target{Name: name}, known)
+		if err != nil {
+			return fmt.Errorf("observe StatefulSet %s, which is no target any more: %w", name, err)
+		}
+		t.Leaving = true
+		s.World.Targets = append(s.World.Targets, *t)
+	}
+	return nil
 }
 
 // strays sorts out the leases on replicas that no target has any more: a pod that is being
@@ -147,8 +175,8 @@ func policy(up *v1alpha1.UpgradePlan) plan.Policy {
 func seconds(s int32) time.Duration { return time.Duration(s) * time.Second }
 
 // target reads one set with its pods.
-func (s *Scene) target(ctx context.Context, r client.Reader, i int, known map[string]bool) (*plan.Target, error) {
-	spec := &s.Plan.Spec.Targets[i]
+func (s *Scene) target(ctx context.Context, r client.Reader, spec *v1alpha1.Target, known map[string]bool) (*plan.Target, error) {
+	i := len(s.World.Targets)
 	t := &plan.Target{Name: spec.Name}
 	set := &kruisev1beta1.StatefulSet{}
 	err := r.Get(ctx, client.ObjectKey{Namespace: s.Plan.Namespace, Name: spec.Name}, set)
@@ -265,7 +293,7 @@ func (s *Scene) blocked(ctx context.Context, r client.Reader, set *kruisev1beta1
 	for i := range others.Items {
 		o := &others.Items[i]
 		holds := armed != nil && armed.Plan == string(o.UID)
-		if o.UID != s.Plan.UID && (holds || s.Armed[set.Name] == nil && older(o, s.Plan)) {
+		if o.UID != s.Plan.UID && (holds || s.Armed[set.Name] == nil && wants(o, set.Name) && older(o, s.Plan)) {
 			return &plan.Blocker{Reason: plan.TargetTaken, Message: fmt.Sprintf(
 				"StatefulSet %s belongs to the older UpgradePlan %s: take it out of one of them", set.Name, o.Name)}, nil
 		}
@@ -278,6 +306,11 @@ func (s *Scene) blocked(ctx context.Context, r client.Reader, set *kruisev1beta1
 			"the rollout that is under way in StatefulSet %s changes %s of %s, which cannot be done in place: let it end, or undo it, before a plan takes the set over", set.Name, why, pod)}, nil
 	}
 	return nil, nil //nolint:nilnil // not blocked
+}
+
+// wants says whether a plan names a set as its target, and not only did so once.
+func wants(up *v1alpha1.UpgradePlan, set string) bool {
+	return slices.ContainsFunc(up.Spec.Targets, func(t v1alpha1.Target) bool { return t.Name == set })
 }
 
 func older(a, b *v1alpha1.UpgradePlan) bool {
@@ -493,7 +526,8 @@ func ControllerUID(obj client.Object) []string {
 	return nil
 }
 
-// TargetNames is the value of TargetIndex.
+// TargetNames is the value of TargetIndex: the plan's targets, in their order, and then the
+// sets that it names no more and that its status still shows.
 func TargetNames(obj client.Object) []string {
 	up, ok := obj.(*v1alpha1.UpgradePlan)
 	if !ok {
@@ -502,6 +536,11 @@ func TargetNames(obj client.Object) []string {
 	names := make([]string, 0, len(up.Spec.Targets))
 	for i := range up.Spec.Targets {
 		names = append(names, up.Spec.Targets[i].Name)
+	}
+	for i := range up.Status.Targets {
+		if name := up.Status.Targets[i].Name; !slices.Contains(names, name) {
+			names = append(names, name)
+		}
 	}
 	return names
 }

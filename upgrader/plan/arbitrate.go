@@ -77,7 +77,7 @@ func (n *next) busiest() tally {
 func (n *next) unsettled() bool {
 	for i := range n.w.Targets {
 		t := &n.w.Targets[i]
-		if !t.stuck() && (!t.Armed || t.TemplatePending || !t.Observed || t.awaits() != nil) {
+		if !t.Leaving && !t.stuck() && (!t.Armed || t.TemplatePending || !t.Observed || t.awaits() != nil) {
 			return true
 		}
 	}
@@ -184,7 +184,7 @@ func (n *next) successors() []string {
 	var to []string
 	for i := range n.w.Targets {
 		t := &n.w.Targets[i]
-		if t.Blocked != nil {
+		if t.Blocked != nil || t.Leaving {
 			continue
 		}
 		for j := range t.Pods {

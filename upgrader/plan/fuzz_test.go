@@ -95,6 +95,7 @@ func (s *bytesSource) bendTarget(t *Target) {
 			t.Pods = nil
 		}
 	}
+	t.Leaving = t.Armed && !t.Gone && s.rare(8)
 	if s.rare(20) {
 		t.Blocked, t.Gone = &Blocker{Reason: TargetNotSupported, Message: "it cannot be read"}, false
 		t.Armed, t.Unread, t.Newer = false, true, s.yes()
@@ -295,6 +296,10 @@ func (c *checker) action(a Action) {
 		c.acquire(a)
 	case Handover:
 		_, from := c.pod(a.From)
+		for _, to := range a.To {
+			t, _ := c.pod(to)
+			c.must(!t.Leaving, a, "%s is to be given back", t.Name)
+		}
 		c.must(from.Duty == Working && len(a.To) > 0, a, "it does not work, or nobody can take over")
 	case ReleaseLease:
 		c.release(a)
@@ -308,6 +313,8 @@ func (c *checker) action(a Action) {
 		c.leave(a)
 	}
 }
+
+func (c *checker) leaving(t *Target) bool { return c.w.Policy.Deleting || t.Leaving }
 
 func (c *checker) leave(a Leave) {
 	c.must(c.w.Policy.Deleting, a, "the plan is not being deleted")
@@ -330,7 +337,7 @@ func (c *checker) commit(a Commit) {
 	c.must(r.Duty != Working && r.Revision != t.UpdateRevision, a, "it works, or is new already")
 	c.must(!r.Gated || r.GateClosed, a, "its gate is open")
 	c.must(t.Observed && t.TemplateSeen && !t.TemplatePending, a, "Kruise has not seen the template")
-	c.must(!c.w.Policy.Paused && !c.w.Policy.Deleting && c.w.Arbiter.Adopted && c.w.Arbiter.Blocked == nil, a, "the plan may not go on")
+	c.must(!c.w.Policy.Paused && !c.leaving(t) && c.w.Arbiter.Adopted && c.w.Arbiter.Blocked == nil, a, "the plan may not go on")
 }
 
 func is(b *bool, v bool) bool { return b != nil && *b == v }
@@ -345,7 +352,7 @@ func (c *checker) patch(a PatchPod) {
 		c.must(r.Lease != nil && r.Lease.Valid && !r.Lease.Lost && r.Lease.Instance == r.UID && r.Fenced < r.Lease.Token, a, "a gate is closed without a valid lease")
 	}
 	if is(a.Hold, false) {
-		c.must(c.w.Policy.Deleting && t.Observed && t.Partition >= c.old(t), a, "a hold is taken off that is needed")
+		c.must(c.leaving(t) && t.Observed && t.Partition >= c.old(t), a, "a hold is taken off that is needed")
 	}
 	if is(a.Hold, true) {
 		c.must(t.Observed || t.HookSeen, a, "Kruise may confirm a hold that it does not know")
@@ -390,7 +397,7 @@ func (c *checker) mayBeUpdated(t *Target, r *Replica) bool {
 	}
 	l, p := r.Lease, c.w.Policy
 	return l != nil && l.Valid && !l.Lost && l.Instance == r.UID && r.Note == Note{l.ID, l.Token} && r.Duty != Working &&
-		!p.Paused && !p.Deleting && !t.TemplatePending && (!r.Gated || r.GateClosed)
+		!p.Paused && !c.leaving(t) && !t.TemplatePending && (!r.Gated || r.GateClosed)
 }
 
 func (c *checker) write(a Action, t *Target, resourceVersion string, partition int32) {
@@ -405,7 +412,7 @@ func (c *checker) template(a WriteTemplate) {
 	t := c.set(a.Target)
 	c.write(a, t, a.ResourceVersion, a.Partition)
 	c.must(int(a.Partition) >= len(t.Pods), a, "not everybody is protected")
-	c.must(t.Armed && t.Observed && !c.w.Policy.Paused && !c.w.Policy.Deleting && !t.TemplateWritten, a, "it is not the time")
+	c.must(t.Armed && t.Observed && !c.w.Policy.Paused && !c.leaving(t) && !t.TemplateWritten, a, "it is not the time")
 	for j := range t.Pods {
 		r := &t.Pods[j]
 		released := !r.Hold && r.Grant && r.Note.ID != ""
@@ -428,7 +435,7 @@ func (c *checker) acquire(a Acquire) {
 	total, leases := 0, len(c.w.Arbiter.Orphans)+len(c.w.Arbiter.Condemned)
 	for i := range c.w.Targets {
 		t := &c.w.Targets[i]
-		if t.Blocked == nil {
+		if t.Blocked == nil && !t.Leaving {
 			total += len(t.Pods)
 		}
 		for j := range t.Pods {
@@ -447,6 +454,7 @@ func (c *checker) acquire(a Acquire) {
 		t, r := c.pod(x.Replica)
 		c.must(r.Duty == Idle && r.Lease == nil && r.LeasedBy == "" && r.UID == x.UID && r.Exists, a, "%s is not free", x.Replica)
 		isNew := r.Revision == t.UpdateRevision // then it is leased to be verified
+		c.must(!t.Leaving, a, "%s is to be given back", t.Name)
 		c.must(!c.risky(t), a, "%s is risked although its images have failed", x.Replica)
 		c.must((isNew || r.Hold && r.State != StateUpdated) && t.Observed && t.Armed, a, "%s is not protected", x.Replica)
 	}
@@ -457,7 +465,7 @@ func (c *checker) acquire(a Acquire) {
 func (c *checker) risky(t *Target) bool {
 	for i := range c.w.Targets {
 		u := &c.w.Targets[i]
-		if u.Name != t.Name && (len(t.Changes) == 0 || len(u.Changes) == 0) || u.Blocked != nil {
+		if u.Name != t.Name && (len(t.Changes) == 0 || len(u.Changes) == 0) || u.Blocked != nil || u.Leaving {
 			continue
 		}
 		for j := range u.Pods {
@@ -477,11 +485,11 @@ func (c *checker) release(a ReleaseLease) {
 	}
 	c.once(name, a)
 	if a.Upgraded {
-		c.must(r.Revision == a.Revision && r.Verified == a.Revision && (r.Hold || c.w.Policy.Deleting) && !r.Grant, a, "it is not verified and held")
+		c.must(r.Revision == a.Revision && r.Verified == a.Revision && (r.Hold || c.leaving(t)) && !r.Grant, a, "it is not verified and held")
 		c.must(!r.Gated || r.GateOpen, a, "its gate is closed")
 		return
 	}
-	c.must(!r.Exists || r.Terminating || (r.Hold || c.w.Policy.Deleting) && !r.Grant && r.Note.ID == "", a, "its pod is not put back")
+	c.must(!r.Exists || r.Terminating || (r.Hold || c.leaving(t)) && !r.Grant && r.Note.ID == "", a, "its pod is not put back")
 	c.must(!r.Exists || r.Terminating || r.Fenced >= a.Lease.Token, a, "its pod is not fenced")
 	c.must(!r.Exists || r.Terminating || r.State != StatePreparingUpdate, a, "its state is left behind")
 	c.must(t.Partition >= c.protects(t), a, "the partition is not raised")

@@ -1,5 +1,9 @@
 package plan
 
+// leaving says whether t is to be given back: with the whole plan, or because the plan names
+// it no more.
+func (n *next) leaving(t *Target) bool { return n.w.Policy.Deleting || t.Leaving }
+
 // leaveTarget gives the set back, step by step, and never so that Kruise would update a
 // replica because of it: partition first, observed; then the pods; then the rest.
 func (n *next) leaveTarget(i int, t *Target, sel selection, wrong *Replica) bool {
@@ -30,7 +34,7 @@ func (n *next) inFlight(i int, t *Target) bool {
 			n.release(r, false, "")
 			any = true
 		case r.Lease != nil, r.Exists && r.marked():
-			n.sayOf(i, rankDoing, Leaving, "finishing %s before the plan goes", r.Name)
+			n.sayOf(i, rankDoing, Leaving, "finishing %s before %s is given back", r.Name, t.Name)
 			any = true
 		}
 	}

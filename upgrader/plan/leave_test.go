@@ -181,3 +181,63 @@ func TestLeaving(t *testing.T) {
 		},
 	})
 }
+
+// A target that is taken out of a plan is given back as by a plan that is deleted, while the
+// plan goes on.
+func TestATargetThatIsTakenOut(t *testing.T) {
+	dropped := func(mut func(w *World)) func() *World {
+		return func() *World {
+			w := rollout(2)
+			w.addTarget("db", 2)
+			w.complete()
+			old := &w.Targets[1]
+			old.Leaving, old.CurrentRevision = true, "v1"
+			for j := range old.Pods {
+				old.Pods[j].Revision, old.Pods[j].Verified = "v1", "v1"
+			}
+			mut(w)
+			return w
+		}
+	}
+	db := func(w *World) *Replica { return &w.Targets[1].Pods[0] }
+	run(t, []test{
+		{
+			name:  "its partition is restored, as far as it protects",
+			world: dropped(func(*World) {}),
+			want:  []string{"apply db partition 2 (Leaving)"}, reason: Leaving,
+		},
+		{
+			name:  "its idle replicas are not leased any more",
+			world: dropped(func(w *World) { w.Targets[1].Partition = 2 }),
+			want:  []string{"patch db-0 hold=false working= verified=", "patch db-1 hold=false working= verified="}, reason: Leaving,
+		},
+		{
+			name:  "one that can be taken back is, before its lease ends",
+			world: dropped(func(w *World) { w.Targets[1].Partition = 2; db(w).chosen() }),
+			want:  []string{"patch db-0 grant=false state=Normal note= fence=7"}, reason: Undoing, says: "Leaving",
+		},
+		{
+			name:   "one past the point of no return is finished, and keeps its lease meanwhile",
+			world:  dropped(func(w *World) { w.Targets[1].Partition = 1; db(w).release() }),
+			reason: Updating, says: "db-0",
+		},
+		{
+			name: "a new leader adopts first what it is to give back",
+			world: dropped(func(w *World) {
+				w.Targets[1].Partition, w.Arbiter.Adopted = 2, false
+				db(w).pin().Fenced, db(w).Hold = 7, false
+			}),
+			want: []string{"adopt"}, reason: Undoing,
+		},
+		{
+			name: "then it is disarmed",
+			world: dropped(func(w *World) {
+				w.Targets[1].Partition = 2
+				for j := range w.Targets[1].Pods {
+					w.Targets[1].Pods[j].Hold, w.Targets[1].Pods[j].Verified = false, ""
+				}
+			}),
+			want: []string{"disarm db"}, reason: Leaving,
+		},
+	})
+}

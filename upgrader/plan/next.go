@@ -90,7 +90,10 @@ func (n *next) survey() {
 	n.leases = len(n.w.Arbiter.Orphans) + len(n.w.Arbiter.Condemned)
 	for i := range n.w.Targets {
 		t := &n.w.Targets[i]
-		if t.Blocked != nil {
+		if t.Leaving {
+			n.work++ // it counts no more, but is still to be given back
+		}
+		if t.Blocked != nil || t.Leaving {
 			n.surveyLeases(t)
 			continue
 		}
@@ -108,7 +111,9 @@ func (n *next) surveyLeases(t *Target) {
 	for j := range t.Pods {
 		if t.Pods[j].Lease != nil {
 			n.leases++
-			n.idling++
+			if t.Blocked != nil {
+				n.idling++
+			}
 		}
 	}
 }

@@ -26,7 +26,7 @@ func (n *next) replicas(i int, t *Target, sel selection, wrong *Replica) bool {
 			}
 			n.failed(i, t, r)
 		case StepVerifying:
-			if n.w.Policy.Deleting && r.Lease == nil && !r.released() {
+			if n.leaving(t) && r.Lease == nil && !r.released() {
 				n.tend(r) // it is not ours, and will not be
 				continue
 			}
@@ -46,7 +46,7 @@ func (n *next) patch(r *Replica, why Reason) PatchPod {
 // label is the value that the working label should have; "" while nobody knows.
 func (n *next) label(r *Replica) string {
 	switch {
-	case n.w.Arbiter.Blocked != nil || n.w.Policy.Deleting:
+	case n.w.Arbiter.Blocked != nil || n.leaving(&n.w.Targets[r.Target]):
 		return ""
 	case r.Duty == Idle || r.Lease != nil:
 		return "false"
@@ -77,7 +77,7 @@ func (n *next) missing(i int, r *Replica) {
 // need not be.
 func (n *next) undoReason(t *Target, r *Replica) Reason {
 	switch {
-	case n.w.Policy.Deleting:
+	case n.leaving(t):
 		return Leaving
 	case n.w.Policy.Paused:
 		return Paused
@@ -147,7 +147,7 @@ func (n *next) chosenInVain(i int, t *Target, r *Replica) bool {
 
 // givenUp says whether the plan leaves without r, which failed. It stays as it is.
 func (n *next) givenUp(t *Target, r *Replica) bool {
-	return n.w.Policy.Deleting && StepOf(n.w, t, r, n.now) == StepFailed && (!t.isNew(r) || !n.verified(r))
+	return n.leaving(t) && StepOf(n.w, t, r, n.now) == StepFailed && (!t.isNew(r) || !n.verified(r))
 }
 
 // undo gives a replica back: the pod first, the lease last. The partition was raised

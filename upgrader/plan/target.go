@@ -18,11 +18,11 @@ func (n *next) target(i int) bool {
 	sel, wrong := n.selection(t)
 	// A hold waits for nothing but the hook: a pod that was lost is born without it, and
 	// may have duty before anything else is settled.
-	held := !n.w.Policy.Deleting && (t.Observed || t.HookSeen) && n.hold(i, t)
+	held := !n.leaving(t) && (t.Observed || t.HookSeen) && n.hold(i, t)
 	if n.guard(i, t, sel) {
 		return false
 	}
-	if n.w.Policy.Deleting {
+	if n.leaving(t) {
 		return n.leaveTarget(i, t, sel, wrong)
 	}
 	if held {
@@ -54,7 +54,7 @@ func (n *next) succeeded(t *Target) bool {
 }
 
 func (n *next) blocked(i int, t *Target) {
-	if n.w.Policy.Deleting && (t.Gone || !t.Armed && !t.Unread) {
+	if n.leaving(t) && (t.Gone || !t.Armed && !t.Unread) {
 		return
 	}
 	k := rankStalled
@@ -67,7 +67,7 @@ func (n *next) blocked(i int, t *Target) {
 // arm takes the set over. Nothing is written before the arbiter has answered: a plan
 // whose arbiter cannot be reached leaves its targets alone.
 func (n *next) arm(i int, t *Target) bool {
-	if n.w.Policy.Deleting {
+	if n.leaving(t) {
 		return true
 	}
 	if n.w.Arbiter.Blocked != nil || !n.w.Arbiter.Adopted {
@@ -176,10 +176,10 @@ func (n *next) guard(i int, t *Target, sel selection) bool {
 		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet seen the latest change of %s", t.Name)
 		return true
 	}
-	if !n.w.Policy.Deleting && !n.w.Arbiter.Adopted && t.busy() {
+	if !n.leaving(t) && !n.w.Arbiter.Adopted && t.busy() {
 		return true
 	}
-	if (t.ArmedTerm != n.w.Term || !t.Settings) && (t.busy() || n.w.Policy.Deleting) {
+	if (t.ArmedTerm != n.w.Term || !t.Settings) && (t.busy() || n.leaving(t)) {
 		n.apply(t, t.Partition, Arming)
 		n.sayOf(i, rankDoing, Arming, "taking over %s", t.Name)
 		return true

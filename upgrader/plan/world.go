@@ -113,6 +113,8 @@ type Target struct {
 	Blocked *Blocker
 	// Gone: there is no such set.
 	Gone bool
+	// Leaving: the plan names the set no more. It is given back while the plan goes on.
+	Leaving bool
 	// Unread: the set may be armed by this plan, but the annotation cannot be read; Blocked
 	// says why. The plan cannot leave before it can be.
 	Unread bool

@@ -115,7 +115,11 @@ func Of(ctx context.Context, in Input) (*Result, error) {
 		for j := range t.Pods {
 			known[observe.ReplicaName(up.Namespace, t.Pods[j].Name)] = true
 		}
-		if err := r.target(m, scene, &up.Spec.Targets[i], t, in.Snapshot); err != nil {
+		spec := &v1alpha1.Target{Name: t.Name}
+		if !t.Leaving {
+			spec = &up.Spec.Targets[i]
+		}
+		if err := r.target(m, scene, spec, t, in.Snapshot); err != nil {
 			return nil, err
 		}
 	}

@@ -54,11 +54,23 @@ func (e Evidence) takesOut(w Write) bool {
 	return w.Hold != nil && !*w.Hold && !e.givesBack(w)
 }
 
-// givesBack says whether a write takes a hold off because the plan is being deleted. Then
-// the partition must protect the pod, which is checked by partitions.
+// givesBack says whether a write takes a hold off because the plan is being deleted, or has
+// named the pod's set and does no more. Then the partition must protect the pod, which is
+// checked by partitions.
 func (e Evidence) givesBack(w Write) bool {
-	at := e.result(w)
-	return slices.ContainsFunc(e.Plans, func(p Plan) bool { return p.Deleting && p.Version < at })
+	at, named, names := e.result(w), false, false
+	set := w.Name[:max(0, strings.LastIndexByte(w.Name, '-'))]
+	for _, p := range e.Plans {
+		if p.Version >= at {
+			continue
+		}
+		if p.Deleting {
+			return true
+		}
+		names = slices.Contains(p.Targets, set)
+		named = named || names
+	}
+	return named && !names
 }
 
 // result is the version that a write made. The precondition makes it the next one after

@@ -78,7 +78,9 @@ type Plan struct {
 	UID        string
 	Generation int64
 	Deleting   bool
-	Status     v1alpha1.UpgradePlanStatus
+	// Targets are the names of its sets.
+	Targets []string
+	Status  v1alpha1.UpgradePlanStatus
 }
 
 // Roster is one version of a Roster.
@@ -210,10 +212,14 @@ func planOf(u *unstructured.Unstructured, s Stamp) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	return Plan{
+	out := Plan{
 		Stamp: s, Name: p.Name, UID: string(p.UID), Generation: p.Generation,
 		Deleting: p.DeletionTimestamp != nil, Status: p.Status,
-	}, nil
+	}
+	for i := range p.Spec.Targets {
+		out.Targets = append(out.Targets, p.Spec.Targets[i].Name)
+	}
+	return out, nil
 }
 
 func rosterOf(u *unstructured.Unstructured, s Stamp) (Roster, error) {

@@ -1,0 +1,98 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"offduty.dev/test/cluster/controlplane"
+	"offduty.dev/test/e2e/harness"
+)
+
+// A target that is taken out of its plan is given back as by a plan that is deleted, while
+// the plan goes on with the others.
+func TestTakingATargetOutOfAPlan(t *testing.T) {
+	const strategy = "{handover: Request, maxUnavailable: 2}"
+	s := newStage(t)
+	// Not through kubectl: what is done at a step holds up the watch that has shown it.
+	k, err := s.Cluster.Client(t.Context(), controlplane.Admin(), nil)
+	s.must(err)
+	s.beginMany(harness.RosterWith(harness.Slots(1), 3, 7), 1, map[string]int{"a": 2, "b": 3})
+	for i, c := range []struct {
+		name string
+		at   func(p harness.Pod, image string) bool
+	}{
+		{"while one of its replicas is selected", func(p harness.Pod, _ string) bool { return p.Grant && p.Hold && p.State == "PreparingUpdate" }},
+		{"while one is past the point of no return", func(p harness.Pod, image string) bool { return p.Grant && !p.Hold && p.Image != image }},
+		{"while one is updated and not yet verified", func(p harness.Pod, image string) bool { return p.Grant && p.Image == image }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, image := s.on(t), fmt.Sprintf("alpine:3.25.%d", i)
+			both := harness.PlanOf(strategy, harness.Target("a", image), harness.Target("b", image))
+			one := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"targets":[{"name":"a","images":{"main":%q}}]}}`, image))
+			var dropped error
+			done := s.History.When(func(n harness.Now) bool {
+				for _, p := range n.Pods {
+					if strings.HasPrefix(p.Name, "b-") && c.at(p, image) {
+						return true
+					}
+				}
+				return false
+			}, func() { dropped = k.Patch(t.Context(), s.planObject(), one) })
+			s.apply(both)
+			<-done
+			s.must(dropped)
+			s.await("it is given back, and the other one is upgraded", func(n harness.Now) error {
+				if err := settled(n); err != nil {
+					return err
+				}
+				return onlyIn(n, "b", image)
+			})
+		})
+	}
+	t.Run("and can be taken in again", func(t *testing.T) {
+		s, image := s.on(t), "alpine:3.26.0"
+		s.apply(harness.PlanOf(strategy, harness.Target("a", image), harness.Target("b", image)))
+		s.await("both are upgraded", func(n harness.Now) error {
+			if err := settled(n); err != nil {
+				return err
+			}
+			if fresh := withImage(n, image); fresh != 5 {
+				return fmt.Errorf("%d replicas have %s", fresh, image)
+			}
+			return nil
+		})
+	})
+}
+
+// onlyIn wants nothing of ours on a set and its pods, a partition that protects those that
+// are old, and no lease.
+func onlyIn(n harness.Now, set, image string) error {
+	k := n.Sets[set]
+	if k.Armed != "" || k.Observed != k.Generation {
+		return fmt.Errorf("the set %s is armed (%q), and Kruise has seen %d of %d", set, k.Armed, k.Observed, k.Generation)
+	}
+	old := int32(0)
+	for _, p := range n.Pods {
+		if !strings.HasPrefix(p.Name, set+"-") {
+			continue
+		}
+		if p.Hold || p.Grant || p.Lease != "" || p.Verified != "" || !p.Ready {
+			return fmt.Errorf("a trace is left: %s", harness.Describe(p))
+		}
+		if p.Image != image {
+			old++
+		}
+	}
+	if k.Partition < old {
+		return fmt.Errorf("the partition is %d, and %d replicas are old", k.Partition, old)
+	}
+	if l := n.Rosters[harness.Group].Status.Leases; len(l) > 0 {
+		return errors.New("leases are left")
+	}
+	return nil
+}
