@@ -162,6 +162,7 @@ func (r *Reconciler) converse(ctx context.Context, up *v1alpha1.UpgradePlan) (*s
 			return blocked(err, lookForSecret)
 		}
 	}
+	//nolint:contextcheck // the conversation outlives this call
 	ses, err := r.Sessions.For(session.Key{
 		Plan: client.ObjectKeyFromObject(up), Holder: string(up.UID),
 		Address: cfg.Address, TLSDigest: digest, Timeout: cfg.Timeout, Group: group(up),
