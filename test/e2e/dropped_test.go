@@ -35,14 +35,7 @@ func TestTakingATargetOutOfAPlan(t *testing.T) {
 			both := harness.PlanOf(strategy, harness.Target("a", image), harness.Target("b", image))
 			one := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"targets":[{"name":"a","images":{"main":%q}}]}}`, image))
 			var dropped error
-			done := s.History.When(func(n harness.Now) bool {
-				for _, p := range n.Pods {
-					if strings.HasPrefix(p.Name, "b-") && c.at(p, image) {
-						return true
-					}
-				}
-				return false
-			}, func() { dropped = k.Patch(t.Context(), s.planObject(), one) })
+			done := s.History.When(anyOf("b-", image, c.at), func() { dropped = k.Patch(t.Context(), s.planObject(), one) })
 			s.apply(both)
 			<-done
 			s.must(dropped)
@@ -67,6 +60,18 @@ func TestTakingATargetOutOfAPlan(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// anyOf is whether a pod with a prefix is at a step of the rollout to image.
+func anyOf(prefix, image string, at func(p harness.Pod, image string) bool) func(harness.Now) bool {
+	return func(n harness.Now) bool {
+		for _, p := range n.Pods {
+			if strings.HasPrefix(p.Name, prefix) && at(p, image) {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 // onlyIn wants nothing of ours on a set and its pods, a partition that protects those that
