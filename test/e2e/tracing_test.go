@@ -153,8 +153,8 @@ func (s *stage) checkPath(path []*span, action string) {
 	for _, p := range path {
 		var about []string
 		for _, k := range slices.Sorted(maps.Keys(p.attributes)) {
-			if strings.HasPrefix(k, "offduty.") {
-				about = append(about, strings.TrimPrefix(k, "offduty.")+"="+p.attributes[k])
+			if key, ours := strings.CutPrefix(k, "offduty."); ours {
+				about = append(about, key+"="+p.attributes[k])
 			}
 		}
 		story = append(story, fmt.Sprintf("%s: %s %s", p.service, p.name, strings.Join(about, " ")))
