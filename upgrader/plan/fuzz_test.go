@@ -431,8 +431,9 @@ func (c *checker) disarm(a Disarm) {
 	}
 }
 
-func (c *checker) acquire(a Acquire) {
-	total, leases := 0, len(c.w.Arbiter.Orphans)+len(c.w.Arbiter.Condemned)
+// counts returns how many replicas the plan has, and how many leases.
+func (c *checker) counts() (total, leases int) {
+	leases = len(c.w.Arbiter.Orphans) + len(c.w.Arbiter.Condemned)
 	for i := range c.w.Targets {
 		t := &c.w.Targets[i]
 		if t.Blocked == nil && !t.Leaving {
@@ -444,6 +445,11 @@ func (c *checker) acquire(a Acquire) {
 			}
 		}
 	}
+	return total, leases
+}
+
+func (c *checker) acquire(a Acquire) {
+	total, leases := c.counts()
 	most := c.w.Policy.MaxUnavailable
 	if c.w.Policy.Percent {
 		most = max(1, most*total/100)
