@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,7 +28,10 @@ func run(ctx context.Context, dirs []string) error {
 	if err != nil {
 		return fmt.Errorf("start Graphviz: %w", err)
 	}
-	defer g.Close()
+	return errors.Join(drawAll(ctx, g, dirs), g.Close())
+}
+
+func drawAll(ctx context.Context, g *graphviz.Graphviz, dirs []string) error {
 	for _, dir := range dirs {
 		files, err := filepath.Glob(filepath.Join(dir, "*.dot"))
 		if err != nil {
@@ -58,9 +62,8 @@ func draw(ctx context.Context, g *graphviz.Graphviz, file string) error {
 	if err != nil {
 		return err
 	}
-	defer graph.Close()
 	var out bytes.Buffer
-	if err := g.Render(ctx, graph, graphviz.SVG, &out); err != nil {
+	if err := errors.Join(g.Render(ctx, graph, graphviz.SVG, &out), graph.Close()); err != nil {
 		return err
 	}
 	svg := sizes.ReplaceAll(out.Bytes(), []byte(`$1="$2"`))
