@@ -95,3 +95,19 @@ func TestALockIsHeldByOneAtATime(t *testing.T) {
 	}
 	unlock()
 }
+
+func TestAnyFreeLockIsTaken(t *testing.T) {
+	dir := t.TempDir()
+	paths := []string{filepath.Join(dir, "1"), filepath.Join(dir, "2")}
+	for range paths {
+		unlock, err := LockAny(t.Context(), paths, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unlock()
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	if _, err := LockAny(ended, paths, cancel); !errors.Is(err, context.Canceled) {
+		t.Errorf("a third lock of two answers %v", err)
+	}
+}

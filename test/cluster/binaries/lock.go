@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -13,17 +14,24 @@ import (
 // nil, is called once before it waits. The kernel gives the lock back when this
 // process ends, however it ends.
 func Lock(ctx context.Context, path string, waiting func()) (unlock func(), err error) {
+	return LockAny(ctx, []string{path}, waiting)
+}
+
+// LockAny is Lock with the first of several paths that is free.
+func LockAny(ctx context.Context, paths []string, waiting func()) (unlock func(), err error) {
 	for first := true; ; first = false {
-		unlock, err := TryLock(path)
-		if !errors.Is(err, ErrLocked) {
-			return unlock, err
+		for _, path := range paths {
+			unlock, err := TryLock(path)
+			if !errors.Is(err, ErrLocked) {
+				return unlock, err
+			}
 		}
 		if first && waiting != nil {
 			waiting()
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("wait for the lock %s: %w", path, context.Cause(ctx))
+			return nil, fmt.Errorf("wait for the lock %s: %w", strings.Join(paths, " or "), context.Cause(ctx))
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

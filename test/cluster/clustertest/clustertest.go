@@ -8,8 +8,8 @@
 //		...
 //	}
 //
-// It is started by the first test that asks for it. Test binaries take turns:
-// two control planes at once would make each other slow.
+// It is started by the first test that asks for it. No more than two test binaries have
+// one at a time: more would make each other slow. What they do is wait, for the most part.
 package clustertest
 
 import (
@@ -105,8 +105,9 @@ func start() {
 		shared.err = fmt.Errorf("make the cache folder: %w", err)
 		return
 	}
-	waiting := func() { fmt.Fprintln(os.Stderr, "another test binary has a control plane up, waiting for it to end") }
-	shared.unlock, shared.err = binaries.Lock(context.Background(), filepath.Join(cache, "tests.lock"), waiting)
+	waiting := func() { fmt.Fprintln(os.Stderr, "other test binaries have control planes up, waiting for one to end") }
+	places := []string{filepath.Join(cache, "tests-1.lock"), filepath.Join(cache, "tests-2.lock")}
+	shared.unlock, shared.err = binaries.LockAny(context.Background(), places, waiting)
 	if shared.err != nil {
 		return
 	}
