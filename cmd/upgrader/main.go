@@ -65,6 +65,10 @@ type options struct {
 func parse(args []string) (*options, error) {
 	o := &options{}
 	fs := flag.CommandLine
+	fs.Usage = func() {
+		fmt.Fprint(fs.Output(), "upgrader carries out UpgradePlans. upgrader uninstall --help tells how it is removed.\n")
+		fs.PrintDefaults()
+	}
 	fs.StringVar(&o.metrics, "metrics-bind-address", ":8080", "where metrics are served; 0 for not at all")
 	fs.StringVar(&o.probes, "health-probe-bind-address", ":8081", "where /healthz and /readyz are served")
 	fs.BoolVar(&o.elect, "leader-elect", true, "act only while leading; needed as soon as more than one upgrader runs")
@@ -74,7 +78,7 @@ func parse(args []string) (*options, error) {
 	fs.DurationVar(&o.retryPeriod, "leader-election-retry-period", 2*time.Second, "how long to wait between tries")
 	fs.Func("namespaces", "comma-separated namespaces whose plans are carried out; default: all", list(&o.namespaces))
 	fs.StringVar(&o.arbiter, "arbiter-address", "", "host:port of the arbiter for plans that name none")
-	fs.Func("trusted-arbiters", "comma-separated host:port of further arbiters that are shown the certificate and token below, if a plan names them exactly so", list(&o.trusted))
+	fs.Func("trusted-arbiters", "comma-separated host:port of further arbiters that are shown --arbiter-cert and the token as well, if a plan names them exactly so", list(&o.trusted))
 	fs.StringVar(&o.ca, "arbiter-ca", "", "file with the CA of that arbiter's certificate")
 	fs.StringVar(&o.cert, "arbiter-cert", "", "file with the client certificate for that arbiter")
 	fs.StringVar(&o.key, "arbiter-key", "", "file with the key of the client certificate")
