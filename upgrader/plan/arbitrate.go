@@ -11,9 +11,7 @@ func (n *next) arbitrate() {
 	switch {
 	case a.Blocked != nil:
 		n.sayBlocked(a.Blocked)
-		if !a.Again.IsZero() {
-			n.after(a.Again.Sub(n.now))
-		}
+		n.at(a.Again)
 		return
 	case !a.Adopted:
 		n.act(Adopt{})
@@ -110,9 +108,7 @@ func (n *next) acquire() {
 	a := &n.w.Arbiter
 	if a.Refused != nil && (a.RetryAt.IsZero() || n.now.Before(a.RetryAt)) && n.asked(a.RefusedFor) {
 		n.say(rankWaiting, a.Refused.Reason, "%s", a.Refused.Message)
-		if !a.RetryAt.IsZero() {
-			n.after(a.RetryAt.Sub(n.now))
-		}
+		n.at(a.RetryAt)
 		return
 	}
 	c := make([]Candidate, 0, len(n.candidates))
@@ -159,12 +155,14 @@ func (n *next) handover(busy tally) {
 	case !n.w.Policy.RequestHandover || busy.worker == nil:
 		n.say(rankWaiting, WaitingForDuty, "%d of %d replicas are upgraded; %s off duty", n.upgraded, n.total, busy.waiting())
 	case a.HandoverFrom != "":
+		n.at(a.HandoverAgain)
 		n.say(rankWaiting, WaitingForHandover, "the arbiter is moving duty away from %s", a.HandoverFrom)
 	case n.standby == 0:
 		n.say(rankWaiting, WaitingForDuty, "no upgraded replica is idle and fit to take over from %s", busy.worker.Name)
 	default:
 		h := Handover{From: busy.worker.Name, To: n.successors()}
 		if no := a.HandoverRefused; no != nil && h.From == a.HandoverRefusedFor.From && slices.Equal(h.To, a.HandoverRefusedFor.To) {
+			n.at(a.HandoverAgain)
 			n.say(rankWaiting, no.Reason, "%s", no.Message)
 			return
 		}

@@ -175,6 +175,11 @@ func TestHandover(t *testing.T) {
 			reason: WaitingForDuty, says: "take over from web-0",
 		},
 		{
+			name:   "nor when whoever could is leased by another plan",
+			world:  world(func(w *World) { w.pod(1).LeasedBy, w.pod(2).LeasedBy = "another plan", "another plan" }),
+			reason: WaitingForDuty, says: "take over from web-0",
+		},
+		{
 			name:  "nobody is moved while another replica is still on its way",
 			world: world(func(w *World) { readmitted(w.pod(2)) }),
 			want:  []string{"release L-web-2 upgraded v2"}, reason: Readmitting,
@@ -209,5 +214,32 @@ func TestDeadline(t *testing.T) {
 	w.Policy.RequestHandover, w.LastProgress = false, now.Add(-50*time.Minute)
 	if d := Next(w, now); d.Recheck != 10*time.Minute {
 		t.Errorf("it is looked at again after %s, want 10m, when the deadline passes", d.Recheck)
+	}
+}
+
+func TestWhatTimeAloneChangesIsLookedAtAgain(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		mut  func(w *World)
+	}{
+		{"an accepted handover that does not come", func(w *World) { w.Arbiter.HandoverFrom, w.Arbiter.HandoverAgain = "web-0", now.Add(time.Second) }},
+		{"a handover that was refused for a time", func(w *World) {
+			w.Arbiter.HandoverRefused, w.Arbiter.HandoverAgain = &Blocker{Reason: HandoverRefused, Message: "later"}, now.Add(time.Second)
+			w.Arbiter.HandoverRefusedFor = Handover{"web-0", []string{"web-1"}}
+		}},
+		{"an arbiter that cannot serve the plan, which is deleted", func(w *World) {
+			w.Policy.Deleting = true
+			w.Arbiter = Arbiter{Blocked: &Blocker{Reason: ArbiterNotSupported, Message: "no pins"}, Again: now.Add(time.Second)}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := rollout(2)
+			w.work(0)
+			w.pod(1).done()
+			c.mut(w)
+			if d := Next(w, now); d.Recheck != time.Second {
+				t.Errorf("looked at again after %s, want 1s: %+v", d.Recheck, d)
+			}
+		})
 	}
 }

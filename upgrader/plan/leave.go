@@ -1,5 +1,7 @@
 package plan
 
+import "slices"
+
 // leaving says whether t is to be given back: with the whole plan, or because the plan names
 // it no more.
 func (n *next) leaving(t *Target) bool { return n.w.Policy.Deleting || t.Leaving }
@@ -9,6 +11,11 @@ func (n *next) leaving(t *Target) bool { return n.w.Policy.Deleting || t.Leaving
 func (n *next) leaveTarget(i int, t *Target, sel selection, wrong *Replica) bool {
 	n.replicas(i, t, sel, wrong)
 	if n.inFlight(i, t) {
+		// Who is past the point of no return is finished, also when the partition had to be
+		// raised meanwhile. Holds are not put on any more: without all of them it stays up.
+		if !t.bare() {
+			n.lower(i, t, sel)
+		}
 		return false
 	}
 	if p := max(t.OriginalPartition, t.protected(nil)); t.Partition != p {
@@ -41,6 +48,16 @@ func (n *next) inFlight(i int, t *Target) bool {
 	return any
 }
 
+// leased says whether the plan has a lease on any replica of the set.
+func (t *Target) leased() bool {
+	return slices.ContainsFunc(t.Pods, func(r Replica) bool { return r.Lease != nil })
+}
+
+// bare says whether any pod lacks its hold.
+func (t *Target) bare() bool {
+	return slices.ContainsFunc(t.Pods, func(r Replica) bool { return r.needsHold() })
+}
+
 // unhold takes our labels off the pods. The partition protects them now.
 func (n *next) unhold(i int, t *Target) bool {
 	any := false
@@ -71,11 +88,12 @@ func (n *next) leave(settled bool) {
 	a := &n.w.Arbiter
 	silent := a.Blocked != nil && a.Blocked.Reason != GroupNotFound
 	switch {
-	case silent && n.abandoned():
+	case silent && a.Blocked.Reason != Connecting && n.abandoned():
 		n.act(Leave{Untold: true})
 		n.say(rankDoing, Leaving, "every target is gone, and the arbiter cannot be told: %s", a.Blocked.Message)
 		return
 	case silent:
+		n.at(a.Again)
 		n.sayBlocked(&Blocker{Reason: a.Blocked.Reason, Retry: a.Blocked.Retry, Message: "the plan's leases cannot be released: " + a.Blocked.Message})
 		return
 	case a.Blocked == nil && !a.Adopted:

@@ -56,6 +56,30 @@ func TestLeaving(t *testing.T) {
 			want:  []string{"leave untold"}, reason: Leaving, says: "cannot be told",
 		},
 		{
+			name: "nor is it silence when the connection is only just being made",
+			world: leaving(func(w *World) {
+				gone(w)
+				w.Policy.DeletingSince, w.Arbiter.Blocked.Reason = now.Add(-2*time.Hour), Connecting
+			}),
+			reason: Connecting, says: "cannot be released",
+		},
+		{
+			name: "a set that was lost with a lease on it is taken over once more, to give that back in order",
+			world: leaving(func(w *World) {
+				w.web().Armed = false
+				w.pod(1).note()
+			}),
+			want: []string{"apply web partition 2147483647 (Arming)"}, reason: Arming,
+		},
+		{
+			name: "one that another plan has meanwhile is named: somebody must end the lease",
+			world: leaving(func(w *World) {
+				w.web().Armed, w.web().Blocked = false, &Blocker{Reason: TargetTaken, Message: "it belongs to another"}
+				w.pod(1).lease()
+			}),
+			reason: TargetTaken, stalled: true, says: "by force",
+		},
+		{
 			name: "a plan whose set is there waits for its arbiter as long as it takes",
 			world: leaving(func(w *World) {
 				settled(w)
@@ -113,6 +137,26 @@ func TestLeaving(t *testing.T) {
 			name:   "a released replica is finished first",
 			world:  leaving(func(w *World) { w.pod(2).release(); w.web().Partition = 2 }),
 			reason: Updating, says: "web-2",
+		},
+		{
+			name:  "also when the partition had to be raised meanwhile",
+			world: leaving(func(w *World) { w.pod(2).release() }),
+			want:  []string{"apply web partition 2 (Selecting)"}, reason: Updating, says: "web-2",
+		},
+		{
+			name:   "but not while a pod has no hold, which it does not get any more",
+			world:  leaving(func(w *World) { w.pod(2).release(); w.pod(0).Hold = false }),
+			reason: Updating, says: "web-2",
+		},
+		{
+			name: "one that failed is given up, too, when the group is gone and its lease with it",
+			world: leaving(func(w *World) {
+				w.Arbiter = Arbiter{Blocked: &Blocker{Reason: GroupNotFound, Message: "no such group"}}
+				r := w.pod(2).update()
+				r.Lease, r.Fit, r.State = nil, false, StateUpdating
+				w.web().Partition, r.LastStep, r.LastSince = 2, StepFailed, now.Add(-time.Hour)
+			}),
+			want: []string{"patch web-2 grant=false note="}, reason: Undoing,
 		},
 		{
 			name: "a released replica that failed is given up: nothing may choose it any more",

@@ -123,7 +123,8 @@ func (n *next) surveyReplica(t *Target, r *Replica, of *tally) {
 	if r.Lease != nil {
 		n.leases++
 	}
-	if s == StepFailed || r.Trouble != nil && (t.isNew(r) && s != StepUpgraded || r.released()) {
+	// One that was well once and is to be replaced (StepProtected) says nothing of the new images.
+	if s == StepFailed || r.Trouble != nil && (t.isNew(r) && s != StepUpgraded && s != StepProtected || r.released()) {
 		of.troubled = true
 	}
 	if s == StepFailed && r.Lease != nil {
@@ -131,7 +132,7 @@ func (n *next) surveyReplica(t *Target, r *Replica, of *tally) {
 	}
 	if s == StepUpgraded {
 		n.upgraded++
-		if r.Duty == Idle && r.Fit && !r.Unhealthy {
+		if r.idle() && r.Fit && !r.Unhealthy {
 			n.standby++
 		}
 		return
@@ -191,6 +192,13 @@ func (t *Target) active() bool {
 // act adds an action.
 func (n *next) act(a Action) { n.d.Actions = append(n.d.Actions, a) }
 
+// at asks for another look at t; zero: not because of time.
+func (n *next) at(t time.Time) {
+	if !t.IsZero() {
+		n.after(t.Sub(n.now))
+	}
+}
+
 // after asks for another look when d has passed.
 func (n *next) after(d time.Duration) {
 	if d > 0 && (n.recheck == 0 || d < n.recheck) {
@@ -208,7 +216,7 @@ func (n *next) conclude() Decision {
 		if d.Stalled && d.Going.Reason != "" {
 			d.Message += "; meanwhile: " + d.Going.Message
 		}
-	case len(d.Actions) == 0 && n.work == 0:
+	case len(d.Actions) == 0 && n.work == 0 && !n.w.Policy.Deleting:
 		d.Reason, d.Done = Complete, true
 		d.Message = fmt.Sprintf("all %d replicas are upgraded", n.total)
 	default:

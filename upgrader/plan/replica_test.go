@@ -334,6 +334,18 @@ func TestAfterRelease(t *testing.T) {
 			},
 			want: []string{"commit web-1 L-web-1 pinned=true"}, reason: Releasing,
 		},
+		{
+			name: "one that failed stays failed while its lease is not known, and no other is risked after a restart",
+			world: func() *World {
+				w := rollout(3)
+				w.Policy.MaxUnavailable, w.web().Partition = 2, 2
+				r := w.pod(2).update()
+				r.Lease, r.Fit, r.State = nil, false, StateUpdating
+				r.LastStep, r.LastSince = StepFailed, now.Add(-time.Hour)
+				return w
+			},
+			reason: ReplicaFailed, stalled: true, says: "web-2 failed",
+		},
 	})
 }
 

@@ -41,10 +41,12 @@ func ParseStep(s string) Step {
 	return StepNone
 }
 
-// StepOf derives the step of a replica of target t of w at now.
+// StepOf derives the step of a replica of target t of w at now. One that was released fails
+// also while its lease is not known: an upgrader that has just started must not give it, and
+// others with it, another try.
 func StepOf(w *World, t *Target, r *Replica, now time.Time) Step {
 	s := t.rawStep(w, r, now)
-	if (s == StepReleased || s == StepVerifying) && r.Lease != nil && r.elapsed(s, now) >= w.Policy.VerifyTimeout {
+	if (s == StepReleased || s == StepVerifying) && (r.Lease != nil || r.released()) && r.elapsed(s, now) >= w.Policy.VerifyTimeout {
 		return StepFailed
 	}
 	return s

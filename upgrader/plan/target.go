@@ -54,10 +54,13 @@ func (n *next) succeeded(t *Target) bool {
 }
 
 func (n *next) blocked(i int, t *Target) {
+	k := rankStalled
 	if n.leaving(t) && (t.Gone || !t.Armed && !t.Unread) {
+		if t.leased() {
+			n.sayOf(i, k, t.Blocked.Reason, "%s; this plan still has leases on its replicas: end them at the arbiter by force", t.Blocked.Message)
+		}
 		return
 	}
-	k := rankStalled
 	if t.Blocked.Retry {
 		k = rankBlocked
 	}
@@ -65,9 +68,10 @@ func (n *next) blocked(i int, t *Target) {
 }
 
 // arm takes the set over. Nothing is written before the arbiter has answered: a plan
-// whose arbiter cannot be reached leaves its targets alone.
+// whose arbiter cannot be reached leaves its targets alone. One that leaves takes a set over
+// that it has lost with leases on its replicas: only then can it give them back in order.
 func (n *next) arm(i int, t *Target) bool {
-	if n.leaving(t) {
+	if n.leaving(t) && !t.leased() {
 		return true
 	}
 	if n.w.Arbiter.Blocked != nil || !n.w.Arbiter.Adopted {
@@ -258,9 +262,7 @@ func (n *next) template(i int, t *Target, sel selection, moving bool) bool {
 func (n *next) sayStuck(i int, t *Target) {
 	switch {
 	case t.TemplateBlocked != nil:
-		if !t.TemplateRetry.IsZero() {
-			n.after(t.TemplateRetry.Sub(n.now))
-		}
+		n.at(t.TemplateRetry)
 		n.sayOf(i, rankStalled, t.TemplateBlocked.Reason, "%s", t.TemplateBlocked.Message)
 	case t.TemplateWritten:
 		n.sayOf(i, rankStalled, TemplateContested, "%s wrote other images to %s after this plan had set its own: "+

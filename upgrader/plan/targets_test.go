@@ -136,6 +136,18 @@ func TestABrokenTargetDoesNotStopTheOthers(t *testing.T) {
 			reason: ReplicaFailed, stalled: true, says: "db-1 failed",
 		},
 		{
+			name: "a replica that is well at the old images and then crashes says nothing of the new ones",
+			world: func() *World {
+				w := contested(pair(2, 2))
+				w.Targets[0].Changes, w.Targets[1].Changes = []string{"app:3"}, []string{"app:3"}
+				w.db(0).done()
+				w.db(1).done().Fit = false
+				w.db(1).Ready, w.db(1).Trouble = false, &Blocker{Reason: "CrashLoopBackOff", Message: "it crashes"}
+				return w
+			},
+			want: []string{"acquire 1 of web-1 web-0"}, reason: TemplateContested, stalled: true, says: "argocd",
+		},
+		{
 			name:   "a batch that is full of failed replicas takes no other, and the plan says so",
 			world:  func() *World { w := pair(2, 2); w.db(1).fail(); return w },
 			reason: ReplicaFailed, stalled: true, says: "meanwhile: as many replicas as may be unavailable (1) have failed",

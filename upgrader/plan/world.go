@@ -91,6 +91,9 @@ type Arbiter struct {
 	// HandoverRefused is as Refused, for a handover.
 	HandoverRefused    *Blocker
 	HandoverRefusedFor Handover
+	// HandoverAgain is when asking for a handover may help although one is awaited or was
+	// refused; zero: not before something changes.
+	HandoverAgain time.Time
 	// Orphans are leases of this plan on replicas that no target has any more.
 	Orphans []Lease
 	// Condemned are those on replicas that no target shall have any more, but whose pods

@@ -241,7 +241,7 @@ func (s *Session) View() View {
 
 func (s *Session) viewHandover(v *View, state client.GroupState) {
 	if r := s.current(s.handover.refused, state); r != nil {
-		v.Arbiter.HandoverRefused, v.Arbiter.HandoverRefusedFor = &r.Blocker, r.handover
+		v.Arbiter.HandoverRefused, v.Arbiter.HandoverRefusedFor, v.Arbiter.HandoverAgain = &r.Blocker, r.handover, r.retry
 	}
 	if s.handover.from == "" {
 		return
@@ -252,12 +252,12 @@ func (s *Session) viewHandover(v *View, state client.GroupState) {
 		s.cfg.Metrics.Handover(metrics.HandoverDone)
 		s.handover.from = ""
 		return
-	case s.cfg.Now().Sub(s.handover.since) > handoverPatience:
+	case s.cfg.Now().Sub(s.handover.since) >= handoverPatience:
 		s.cfg.Metrics.Handover(metrics.HandoverExpired)
 		s.handover.from = ""
 		return
 	}
-	v.Arbiter.HandoverFrom = short(s.handover.from)
+	v.Arbiter.HandoverFrom, v.Arbiter.HandoverAgain = short(s.handover.from), s.handover.since.Add(handoverPatience)
 }
 
 // current returns r while asking again is useless.

@@ -417,3 +417,19 @@ func TestAHandover(t *testing.T) {
 		}
 	})
 }
+
+func TestAHandoverThatDoesNotComeIsAwaitedForATime(t *testing.T) {
+	a := &arbiter{}
+	talk(t, a, func(s *talker) {
+		a.tell(group(2, arbiterv1.Duty_DUTY_WORKING, nil))
+		s.View()
+		if _, err := s.Handover(s.t.Context(), replica, []string{"ns/web-1"}); err != nil {
+			s.t.Fatal(err)
+		}
+		again := s.View().Arbiter.HandoverAgain
+		time.Sleep(time.Until(again))
+		if v := s.View().Arbiter; v.HandoverFrom != "" {
+			s.t.Errorf("at %s it is still awaited", again)
+		}
+	})
+}
