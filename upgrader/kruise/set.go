@@ -308,9 +308,10 @@ func NotInPlace(from, to *appsv1.ControllerRevision) string {
 	return ""
 }
 
-// Changes lists the images that the rollout of a set brings: those that the plan wants, or
-// those of the template, as far as current, the revision before, does not have them.
-func Changes(set *kruisev1beta1.StatefulSet, current *appsv1.ControllerRevision, wanted map[string]string) []string {
+// Changes lists the images that the rollout of a set brings: those of its template, as far as
+// current, the revision before, does not have them. Images that a plan wants and has not
+// written yet are not among them: whatever fails in the set does not fail because of these.
+func Changes(set *kruisev1beta1.StatefulSet, current *appsv1.ControllerRevision) []string {
 	old := map[string]bool{}
 	if current != nil {
 		if t, err := templateOf(current); err == nil {
@@ -320,17 +321,11 @@ func Changes(set *kruisev1beta1.StatefulSet, current *appsv1.ControllerRevision,
 		}
 	}
 	var out []string
-	add := func(image string) {
-		if !old[image] {
+	for i := range set.Spec.Template.Spec.Containers {
+		if image := set.Spec.Template.Spec.Containers[i].Image; !old[image] {
 			old[image] = true
 			out = append(out, image)
 		}
-	}
-	for _, name := range sortedKeys(wanted) {
-		add(wanted[name])
-	}
-	for i := range set.Spec.Template.Spec.Containers {
-		add(set.Spec.Template.Spec.Containers[i].Image)
 	}
 	return out
 }

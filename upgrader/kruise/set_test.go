@@ -360,3 +360,18 @@ func TestTemplateWriter(t *testing.T) {
 		t.Errorf("nobody's template is %q's", got)
 	}
 }
+
+func TestWhatARolloutBringsIsInItsTemplate(t *testing.T) {
+	before := set(func(s *kruisev1beta1.StatefulSet) { s.Spec.Template.Spec.Containers[0].Image = "a:0" })
+	data, err := json.Marshal(map[string]any{"spec": map[string]any{"template": before.Spec.Template}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev := &appsv1.ControllerRevision{Data: runtime.RawExtension{Raw: data}}
+	if diff := cmp.Diff([]string{"a:1"}, Changes(set(), rev)); diff != "" {
+		t.Errorf("after %s (-want +got):\n%s", "a:0", diff)
+	}
+	if diff := cmp.Diff([]string{"a:1", "b:1"}, Changes(set(), nil)); diff != "" {
+		t.Errorf("after nobody knows what (-want +got):\n%s", diff)
+	}
+}

@@ -116,7 +116,7 @@ func (s *Scene) dropped(ctx context.Context, r client.Reader, known map[string]b
 			}
 			return fmt.Errorf("observe StatefulSet %s, which is no target any more: %w", name, err)
 		}
-		if armed, err := kruise.ParseArmed(set); err == nil && (armed == nil || armed.Plan != string(s.Plan.UID)) {
+		if !s.mine(set) {
 			s.Stale = s.Stale || !s.memory.Seen(set)
 			continue
 		}
@@ -128,6 +128,15 @@ func (s *Scene) dropped(ctx context.Context, r client.Reader, known map[string]b
 		s.World.Targets = append(s.World.Targets, *t)
 	}
 	return nil
+}
+
+// mine says whether a set is armed by the plan, or may be.
+func (s *Scene) mine(set *kruisev1beta1.StatefulSet) bool {
+	armed, err := kruise.ParseArmed(set)
+	if u, ok := errors.AsType[*kruise.UnreadableError](err); ok {
+		return u.Concerns(string(s.Plan.UID))
+	}
+	return armed != nil && armed.Plan == string(s.Plan.UID)
 }
 
 // strays sorts out the leases on replicas that no target has any more: a pod that is being
@@ -213,7 +222,7 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	t.CurrentRevision, t.UpdateRevision = set.Status.CurrentRevision, set.Status.UpdateRevision
 	t.Partition = kruise.Partition(set)
 	t.Observed = set.Status.ObservedGeneration == set.Generation && t.UpdateRevision != ""
-	t.Changes = kruise.Changes(set, revisions[t.CurrentRevision], spec.Images)
+	t.Changes = kruise.Changes(set, revisions[t.CurrentRevision])
 	t.TemplateSeen = t.Observed
 	if rev := revisions[t.UpdateRevision]; rev != nil && !t.TemplateSeen {
 		t.TemplateSeen = kruise.IsTemplate(set, rev)

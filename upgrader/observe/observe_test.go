@@ -1,0 +1,71 @@
+package observe
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"offduty.dev/api/v1alpha1"
+	"offduty.dev/upgrader/plan"
+	"offduty.dev/upgrader/session"
+)
+
+// blank is the memory of a process that has written nothing.
+type blank struct{}
+
+func (blank) Seen(client.Object) bool { return true }
+
+func (blank) Template(*v1alpha1.UpgradePlan, *kruisev1beta1.StatefulSet) (*plan.Blocker, time.Time) {
+	return nil, time.Time{}
+}
+
+func reader(t *testing.T, objects ...client.Object) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, kruisev1beta1.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
+		WithIndex(&corev1.Pod{}, OwnerIndex, ControllerUID).WithIndex(&appsv1.ControllerRevision{}, OwnerIndex, ControllerUID).
+		WithIndex(&v1alpha1.UpgradePlan{}, TargetIndex, TargetNames).Build()
+}
+
+func TestASetThatIsTakenOutIsGivenBackAsLongAsItMayBeThePlans(t *testing.T) {
+	for _, c := range []struct {
+		name, armed string
+		want        bool
+	}{
+		{"it is not armed", "", false},
+		{"this plan has it", `{"version":2,"plan":"p"}`, true},
+		{"another plan has it", `{"version":2,"plan":"other"}`, false},
+		{"a newer upgrader has it for this plan", `{"version":99,"plan":"p"}`, true},
+		{"a newer upgrader has it for another plan", `{"version":99,"plan":"other"}`, false},
+		{"nobody knows", `{`, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			set := &kruisev1beta1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "db", UID: "s"}}
+			if c.armed != "" {
+				set.Annotations = map[string]string{v1alpha1.ArmedAnnotation: c.armed}
+			}
+			up := &v1alpha1.UpgradePlan{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "p"}}
+			up.Status.Targets = []v1alpha1.TargetStatus{{Name: "db"}}
+			s, err := World(t.Context(), reader(t, set), blank{}, up, 1, session.View{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := len(s.World.Targets) == 1 && s.World.Targets[0].Leaving; got != c.want {
+				t.Errorf("the targets are %s", fmt.Sprintf("%+v", s.World.Targets))
+			}
+		})
+	}
+}
