@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	appspub "github.com/openkruise/kruise-api/apps/pub"
@@ -146,6 +148,9 @@ func (r *run) adopt(ctx context.Context) error {
 	return r.ses.Adopt(ctx, r.scene.Known())
 }
 
+// short is the pod's name in "<namespace>/<pod name>", whatever an arbiter may have made of it.
+func short(replica string) string { return replica[strings.LastIndexByte(replica, '/')+1:] }
+
 func (r *run) acquire(ctx context.Context, a plan.Acquire) error {
 	c := make([]arbiter.Candidate, 0, len(a.Candidates))
 	for _, x := range a.Candidates {
@@ -153,7 +158,7 @@ func (r *run) acquire(ctx context.Context, a plan.Acquire) error {
 	}
 	granted, err := r.ses.Acquire(ctx, c, a.Max)
 	for _, g := range granted {
-		r.replica(g[len(r.scene.Plan.Namespace)+1:], leased)
+		r.replica(short(g), leased)
 	}
 	return err
 }
@@ -179,10 +184,10 @@ func (r *run) release(ctx context.Context, a plan.ReleaseLease) error {
 		return err
 	}
 	r.Metrics.GaveBack(a.Upgraded)
-	if pod := a.Lease.Replica[len(r.scene.Plan.Namespace)+1:]; a.Upgraded {
-		r.replica(pod, upgraded)
+	if a.Upgraded {
+		r.replica(short(a.Lease.Replica), upgraded)
 	} else {
-		r.replica(pod, undone)
+		r.replica(short(a.Lease.Replica), undone)
 	}
 	return nil
 }
@@ -191,6 +196,9 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 	set := r.scene.Sets[a.Target]
 	armed := r.scene.Armed[a.Target]
 	if armed == nil {
+		if !r.listed(a.Target) {
+			return errAgain
+		}
 		if left, err := kruise.ParseArmed(set); err == nil && left != nil {
 			armed = left // of a plan that is gone: its originals are the right ones
 			armed.Plan, armed.ImagesGeneration = string(r.scene.Plan.UID), 0
@@ -215,6 +223,13 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 	r.Writes.Note(set.UID, cfg.GetResourceVersion())
 	r.applied(a)
 	return nil
+}
+
+// listed says whether the plan's status shows a target, as it does from the first look on. A
+// set is not taken over before: it is by the status that a target is known which was taken
+// out of the plan again, and must be given back.
+func (r *run) listed(target string) bool {
+	return slices.ContainsFunc(r.scene.Plan.Status.Targets, func(t v1alpha1.TargetStatus) bool { return t.Name == target })
 }
 
 // patchSet sends a patch and notes the version that it made.

@@ -67,6 +67,7 @@ func TestAConflictIsNoError(t *testing.T) {
 type server struct {
 	err     error
 	patches []string
+	applied []string // sets
 }
 
 func (s *server) note(sub string, obj client.Object, p client.Patch) error {
@@ -103,6 +104,10 @@ func stage(t *testing.T, s *server) (*Applier, *observe.Scene, *silent) {
 	k := fake.NewClientBuilder().WithScheme(scheme).WithInterceptorFuncs(interceptor.Funcs{
 		Patch: func(_ context.Context, _ client.WithWatch, obj client.Object, p client.Patch, _ ...client.PatchOption) error {
 			return s.note("", obj, p)
+		},
+		Apply: func(_ context.Context, _ client.WithWatch, obj runtime.ApplyConfiguration, _ ...client.ApplyOption) error {
+			s.applied = append(s.applied, fmt.Sprint(obj))
+			return s.err
 		},
 		SubResourcePatch: func(_ context.Context, _ client.Client, sub string, obj client.Object, p client.Patch, _ ...client.SubResourcePatchOption) error {
 			return s.note(sub, obj, p)
@@ -306,5 +311,27 @@ func TestWhatWasWrittenMustBeSeen(t *testing.T) {
 	w.Forget("u")
 	if !w.Seen(pod("u", "1")) {
 		t.Error("what is gone is still remembered")
+	}
+}
+
+func TestASetIsTakenOverOnlyWhenTheStatusShowsIt(t *testing.T) {
+	s := &server{}
+	a, scene, _ := stage(t, s)
+	scene.Armed = nil
+	arm := plan.Decision{Actions: []plan.Action{plan.ApplySet{Target: "web", ResourceVersion: "9", Partition: plan.Parked, Why: plan.Arming}}}
+	if err := a.Apply(t.Context(), scene, nil, arm); !IsAgain(err) || len(s.applied) > 0 {
+		t.Errorf("before: %v; applied %q", err, s.applied)
+	}
+	scene.Plan.Status.Targets = []v1alpha1.TargetStatus{{Name: "web"}}
+	if err := a.Apply(t.Context(), scene, nil, arm); err != nil || len(s.applied) != 1 {
+		t.Errorf("then: %v; applied %q", err, s.applied)
+	}
+}
+
+func TestAnOddNameOfAReplicaIsNoPanic(t *testing.T) {
+	for name, want := range map[string]string{"ns/web-0": "web-0", "a/b": "b", "web-0": "web-0", "": ""} {
+		if got := short(name); got != want {
+			t.Errorf("%q: %q", name, got)
+		}
 	}
 }
