@@ -177,6 +177,12 @@ func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
 		n.act(p)
 		return
 	}
+	if r.Lease != nil && r.Lease.Pinned && r.Hold && r.Verified == r.Revision {
+		// The template has moved on while it was given back to duty. What was verified stays
+		// verified, and the arbiter would never hear of it if the template came back.
+		n.release(r, true, r.Revision)
+		return
+	}
 	n.release(r, false, "")
 }
 

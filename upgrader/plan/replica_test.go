@@ -155,6 +155,16 @@ func TestUndo(t *testing.T) {
 			want: []string{"release L-web-1 undone"}, reason: Undoing,
 		},
 		{
+			name: "what was verified before the template moved on is told to the arbiter all the same",
+			world: func() *World {
+				w := rollout(2)
+				w.web().UpdateRevision = "v3"
+				readmitted(w.pod(1)).Fenced = 7
+				return w
+			},
+			want: []string{"release L-web-1 upgraded v2"}, reason: Undoing,
+		},
+		{
 			name:  "a duty that is not known for a moment takes nothing back, as the pin asks again",
 			world: chosen(func(_ *World, r *Replica) { r.Duty = Unknown }),
 			want:  []string{"commit web-1 L-web-1 pinned=false"}, reason: Releasing,
