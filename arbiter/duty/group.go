@@ -99,6 +99,7 @@ type Group struct {
 	notes   roster.Notes
 	rules   policy.Rules
 	health  map[string]roster.Health
+	held    map[string]bool
 	seq     int64
 	// stepAt and leaseAt are when time alone changes duty or a lease; zero: never.
 	stepAt, leaseAt time.Time
@@ -369,9 +370,9 @@ func (g *Group) refresh(now time.Time, members bool) bool {
 	before, changed := g.rules, false
 	if members || g.rules.Replicas == nil {
 		g.rules.Replicas = g.policyReplicas(now)
-		health := g.healths()
-		changed = !maps.Equal(before.Replicas, g.rules.Replicas) || !maps.Equal(g.health, health)
-		g.health = health
+		health, held := g.healths(), g.holds()
+		changed = !maps.Equal(before.Replicas, g.rules.Replicas) || !maps.Equal(g.health, health) || !maps.Equal(g.held, held)
+		g.health, g.held = health, held
 	}
 	g.rules.Floor, g.rules.MaxLeased, g.rules.Frozen = g.settings.Floor, g.settings.MaxLeased, g.record.Frozen
 	g.rules.Overdue = ""
@@ -390,6 +391,18 @@ func (g *Group) healths() map[string]roster.Health {
 	for name, a := range g.att {
 		if a.Connected {
 			out[name] = a.Health
+		}
+	}
+	return out
+}
+
+// holds returns who is held. Somebody who is not may be refused as a successor, and whoever
+// was told so asks again when the members look different.
+func (g *Group) holds() map[string]bool {
+	out := map[string]bool{}
+	for name, p := range g.pods {
+		if p.Held {
+			out[name] = true
 		}
 	}
 	return out

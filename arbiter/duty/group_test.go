@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,6 +227,41 @@ func TestAGroupAnswersOnlyWhenItKnowsItsMembers(t *testing.T) {
 		w.configure()
 		if _, err := w.acquire("h", "web-1", "u1"); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestWhoIsRefusedASuccessorThatIsNotHeldYetHearsWhenItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, store.NewMemory(), 1, nil)
+		defer w.stop()
+		for name, p := range w.pods {
+			p.Revision, p.Held = "web-a", name != "web-1"
+			w.pods[name] = p
+		}
+		w.configure()
+		token, _, _, err := w.Adopt(w.ctx, lease.AdoptRequest{Holder: "h", Term: 1, Identity: "i"})
+		must(t, err)
+		ask := func() (successor string, refusal *lease.Refusal) {
+			t.Helper()
+			successor, refusal, err := w.Handover(w.ctx, "h", token, "web-0", []string{"web-1"})
+			must(t, err)
+			return successor, refusal
+		}
+		if _, refusal := ask(); refusal == nil {
+			t.Fatal("duty moves to a replica that is not held")
+		}
+		before := w.View().Revision
+		pods := maps.Clone(w.pods)
+		p := pods["web-1"]
+		p.Held = true
+		pods["web-1"], w.pods = p, pods
+		w.configure()
+		if w.View().Revision == before {
+			t.Error("nobody is told that web-1 is held now")
+		}
+		if successor, refusal := ask(); successor != "web-1" {
+			t.Errorf("successor %q: %v", successor, refusal)
 		}
 	})
 }
