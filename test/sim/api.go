@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
+	"strings"
 	"time"
 
 	"offduty.dev/upgrader/plan"
@@ -12,6 +14,7 @@ import (
 // Pod is what matters of a pod object.
 type Pod struct {
 	Name        string
+	Set         string
 	UID         string
 	RV          int
 	Terminating bool
@@ -55,12 +58,18 @@ func (p *Pod) updateDone() bool {
 
 // Set is what matters of an Advanced StatefulSet.
 type Set struct {
+	Name       string
 	RV         int
 	Generation int
+	Replicas   int
 	Image      string
 	Partition  int32
+	// Foreign: somebody else than an upgrader wrote the partition last.
+	Foreign bool
 
+	// Armed carries the hook; Plan is the UID of the plan in the annotation.
 	Armed            bool
+	Plan             string
 	Term             int64
 	ArmedGeneration  int
 	ImagesGeneration int
@@ -71,11 +80,16 @@ type Set struct {
 	UpdateRevision  string
 }
 
-// revision is the name of the controller revision of an image: equal templates have
-// equal revisions (history.FindEqualRevisions).
-func revision(image string) string { return "web-" + image }
+// revision is the name of the controller revision of an image in a set: equal templates
+// have equal revisions (history.FindEqualRevisions).
+func revision(set, image string) string { return set + "-" + image }
 
-func imageOf(rev string) string { return rev[len("web-"):] }
+func (s *Set) revision() string { return revision(s.Name, s.Image) }
+
+// member is the name of one pod of the set.
+func (s *Set) member(ordinal int) string { return s.Name + "-" + strconv.Itoa(ordinal) }
+
+func imageOf(rev string) string { return rev[strings.LastIndexByte(rev, '-')+1:] }
 
 var (
 	errConflict = errors.New("conflict")
@@ -96,21 +110,23 @@ type API struct {
 	rv     int
 	uid    int
 	pods   map[string]Pod
-	set    Set
+	sets   map[string]Set
 	podLog []change[Pod]
 	setLog []Set
+	// numbers of the revisions: the later the template was written, the higher.
+	numbers map[string]int
 }
 
-// Cache is somebody's view of the pods and the set, each late by its own delay.
+// Cache is somebody's view of the pods and the sets, each kind late by its own delay.
 type Cache struct {
 	pods   map[string]Pod
-	set    Set
+	sets   map[string]Set
 	podPos int
 	setPos int
 }
 
 func newCache(a *API) *Cache {
-	c := &Cache{pods: map[string]Pod{}}
+	c := &Cache{pods: map[string]Pod{}, sets: map[string]Set{}}
 	c.list(a)
 	return c
 }
@@ -119,7 +135,8 @@ func newCache(a *API) *Cache {
 func (c *Cache) list(a *API) {
 	clear(c.pods)
 	maps.Copy(c.pods, a.pods)
-	c.set, c.podPos, c.setPos = a.set, len(a.podLog), len(a.setLog)
+	maps.Copy(c.sets, a.sets)
+	c.podPos, c.setPos = len(a.podLog), len(a.setLog)
 }
 
 func (c *Cache) behind(a *API) bool { return c.podPos < len(a.podLog) || c.setPos < len(a.setLog) }
@@ -139,12 +156,13 @@ func (c *Cache) nextPod(a *API) bool {
 	return true
 }
 
-// nextSet takes in one change of the set.
+// nextSet takes in one change of a set.
 func (c *Cache) nextSet(a *API) bool {
 	if c.setPos >= len(a.setLog) {
 		return false
 	}
-	c.set = a.setLog[c.setPos]
+	e := a.setLog[c.setPos]
+	c.sets[e.Name] = e
 	c.setPos++
 	return true
 }
@@ -189,22 +207,26 @@ func (a *API) remove(name string) {
 	a.podLog = append(a.podLog, change[Pod]{name: name, deleted: true})
 }
 
-// patchSet changes spec or metadata of the set under its resourceVersion.
-func (a *API) patchSet(rv int, spec bool, fn func(*Set)) (Set, error) {
-	if rv != 0 && rv != a.set.RV {
-		return a.set, errConflict
+// patchSet changes spec, metadata or status of a set; rv 0 is no precondition.
+func (a *API) patchSet(name string, rv int, fn func(*Set)) (Set, error) {
+	was := a.sets[name]
+	if rv != 0 && rv != was.RV {
+		return was, errConflict
 	}
-	s := a.set
+	s := was
 	fn(&s)
-	if s == a.set {
+	if s == was {
 		return s, nil
 	}
 	a.rv++
 	s.RV = a.rv
-	if spec && (s.Image != a.set.Image || s.Partition != a.set.Partition || s.Armed != a.set.Armed) {
+	if s.Image != was.Image || s.Partition != was.Partition || s.Armed != was.Armed || s.Replicas != was.Replicas {
 		s.Generation++
 	}
-	a.set = s
+	if s.Image != was.Image {
+		a.numbers[s.revision()] = a.rv
+	}
+	a.sets[name] = s
 	a.setLog = append(a.setLog, s)
 	return s, nil
 }

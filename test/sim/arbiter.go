@@ -9,6 +9,7 @@ import (
 	"offduty.dev/arbiter/lease"
 	"offduty.dev/arbiter/policy"
 	"offduty.dev/arbiter/roster"
+	"offduty.dev/upgrader/plan"
 )
 
 // arbiter is the reference arbiter's pure core with the little that holds it together
@@ -42,6 +43,7 @@ type seen struct {
 	// Rules sees it like this; a change lets watchers ask again.
 	Rules     policy.Replica
 	Connected bool
+	Held      bool
 }
 
 func newArbiter(s *Sim) *arbiter {
@@ -65,7 +67,10 @@ func (a *arbiter) restart() {
 func (a *arbiter) pods() map[string]roster.Pod {
 	out := make(map[string]roster.Pod, len(a.cache.pods))
 	for n, p := range a.cache.pods {
-		out[n] = roster.Pod{Instance: p.UID, Revision: p.Revision, Ready: p.Ready, Terminating: p.Terminating, LeaseID: p.Note.ID}
+		out[n] = roster.Pod{
+			Instance: p.UID, Revision: p.Revision, Ready: p.Ready, Terminating: p.Terminating, LeaseID: p.Note.ID,
+			Held: p.Hold && p.State != plan.StateAbsent && p.State != plan.StateUpdated,
+		}
 	}
 	return out
 }
@@ -131,9 +136,9 @@ func (a *arbiter) do(fn func(now time.Time)) {
 
 func (a *arbiter) publish() {
 	next := snapshot{replicas: map[string]seen{}}
-	rules := a.rules().Replicas
+	rules, pods := a.rules().Replicas, a.pods()
 	for name, m := range a.record.Members {
-		next.replicas[name] = seen{Instance: m.Instance, Duty: m.Duty, Lease: a.table.Leases[name], Rules: rules[name], Connected: a.attendance(name).Connected}
+		next.replicas[name] = seen{Instance: m.Instance, Duty: m.Duty, Lease: a.table.Leases[name], Rules: rules[name], Connected: a.attendance(name).Connected, Held: pods[name].Held}
 	}
 	if n := len(a.shown); n > 0 {
 		if maps.Equal(a.shown[n-1].replicas, next.replicas) {
@@ -227,8 +232,11 @@ type answer struct {
 
 func (p *app) works(now time.Time) bool { return p.working && now.Before(p.until) }
 
-// step lets the application of a pod report, or receive the answer.
+// stepApp lets the application of a pod report, or receive the answer.
 func (s *Sim) stepApp(p Pod) {
+	if p.Running == "" {
+		return
+	}
 	w := s.apps[p.UID]
 	if w == nil {
 		w = &app{uid: p.UID, name: p.Name}

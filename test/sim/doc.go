@@ -1,11 +1,13 @@
 // Package sim runs the real planner and the real lease table, policy and roster against
 // models of the other parties: Kruise's Advanced StatefulSet controller with caches of
 // its own, the kubelet, the API server, an application that attends, and an upgrader that
-// crashes or is frozen and succeeded by another. Time is virtual and one seed decides
-// everything, so that any run can be told again.
+// crashes or is frozen and succeeded by another. Users write and take back images, pause,
+// scale, take targets out of the plan, delete the plan and create another; foreign tools
+// write images back and partitions. Time is virtual and one seed decides everything, so
+// that any run can be told again.
 //
 // After each step the promises of the design are asserted; at the end the plan must have
-// completed. Rules of the models cite what they stand for: "K" is a file of
+// completed, or be gone without a trace. Rules of the models cite what they stand for: "K" is a file of
 // pkg/controller/statefulset in github.com/openkruise/kruise v1.8.3, "I" its
 // pkg/util/inplaceupdate/inplace_update.go, "L" its pkg/util/lifecycle/lifecycle_utils.go.
 package sim

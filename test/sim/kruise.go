@@ -2,9 +2,9 @@ package sim
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"offduty.dev/upgrader/plan"
@@ -12,8 +12,11 @@ import (
 
 // kruise is the model of Kruise's controller of Advanced StatefulSets, for a set with
 // Parallel, unorderedUpdate, InPlaceOnly and maxUnavailable 100%, as an armed set is.
+// There is one for each set, as there is one sync at a time for each; they share the
+// process and its cache.
 type kruise struct {
 	s     *Sim
+	set   string
 	cache *Cache
 	sync  *proc
 	// expect holds back updates until the cache shows the last one
@@ -24,11 +27,13 @@ type kruise struct {
 	grace  time.Duration
 }
 
-// restart is a new process: fresh caches, no expectations.
-func (k *kruise) restart() {
-	k.sync.kill()
-	k.sync, k.expect = nil, map[string]Pod{}
-	k.cache.list(k.s.api)
+// restart is a new process: a fresh cache, no expectations.
+func (s *Sim) restartKruise() {
+	cache := newCache(s.api)
+	for _, k := range s.kruises {
+		k.sync.kill()
+		k.sync, k.expect, k.cache = nil, map[string]Pod{}, cache
+	}
 }
 
 // step goes on with the sync that is under way, or begins one.
@@ -44,10 +49,14 @@ func (k *kruise) step() {
 // reconcile is UpdateStatefulSet (K stateful_set_control.go:113). It decides on what the
 // cache shows when it begins; each pause is a request that it makes.
 func (k *kruise) reconcile(pause func()) {
-	set := k.cache.set
+	set := k.cache.sets[k.set]
 	pods := map[string]Pod{}
-	maps.Copy(pods, k.cache.pods)
-	current, update := set.CurrentRevision, revision(set.Image)
+	for name, p := range k.cache.pods {
+		if p.Set == k.set {
+			pods[name] = p
+		}
+	}
+	current, update := set.CurrentRevision, set.revision()
 	if current == "" {
 		current = update
 	}
@@ -60,18 +69,18 @@ func (k *kruise) reconcile(pause func()) {
 	k.status(pause, set, observed, pods)
 }
 
-// scale creates the pods that are missing (K :424, :1120), and refreshes the rest
-// (K :1170). It returns false when the round ends here.
+// scale creates the pods that are missing (K :424, :1120), refreshes the rest (K :1170),
+// and deletes those beyond the replicas. It returns false when the round ends here.
 func (k *kruise) scale(pause func(), set Set, pods map[string]Pod, current, update string) bool {
-	for i := range k.s.cfg.Replicas {
-		name := "web-" + strconv.Itoa(i)
+	for i := range set.Replicas {
+		name := set.member(i)
 		p, ok := pods[name]
 		if !ok {
 			rev := update
 			if k.currentNeeded(set, pods, name, update) {
 				rev = current
 			}
-			p = k.s.newborn(name, rev)
+			p = k.s.newborn(set.Name, name, rev)
 			pause()
 			if err := k.s.api.create(p); err != nil {
 				return false
@@ -84,7 +93,31 @@ func (k *kruise) scale(pause func(), set Set, pods map[string]Pod, current, upda
 			k.refresh(pause, p, set, update)
 		}
 	}
+	k.condemn(pause, set, pods)
 	return true
+}
+
+// condemn deletes the pods beyond the replicas (K :1028, processCondemned).
+func (k *kruise) condemn(pause func(), set Set, pods map[string]Pod) {
+	for _, name := range names(pods) {
+		p := pods[name]
+		if ordinal(name) < set.Replicas {
+			continue
+		}
+		delete(pods, name)
+		if p.Terminating {
+			continue
+		}
+		pause()
+		if _, err := k.s.api.patchPod(name, p.UID, 0, func(q *Pod) { q.Terminating = true }); err == nil {
+			k.s.tell("kruise", "removes %s", name)
+		}
+	}
+}
+
+func ordinal(pod string) int {
+	n, _ := strconv.Atoi(pod[strings.LastIndexByte(pod, '-')+1:])
+	return n
 }
 
 // currentNeeded is isCurrentRevisionNeeded for an unordered update (K
@@ -191,7 +224,7 @@ func (k *kruise) roll(pause func(), set Set, pods map[string]Pod, update string)
 // order is sortPodsToUpdate (K stateful_update_utils.go:27): those that are updated or
 // terminating first, then by weight, then by ordinal; the first replicas-partition.
 func (k *kruise) order(set Set, pods map[string]Pod, update string) []string {
-	most := k.s.cfg.Replicas - int(min(set.Partition, int32(k.s.cfg.Replicas))) //nolint:gosec // a small number
+	most := set.Replicas - int(min(set.Partition, int32(set.Replicas))) //nolint:gosec // a small number
 	all := names(pods)
 	rank := func(n string) int {
 		p := pods[n]
@@ -237,19 +270,19 @@ func (k *kruise) update(pause func(), p Pod, set Set, update string) {
 	default:
 		return
 	}
-	k.inPlace(pause, p, update)
+	k.inPlace(pause, p, set, update)
 }
 
 // inPlace is inplaceupdate.Update (I :285): the condition False, then the image. Both
 // re-read the pod and do not look at the hook again (I :323, updatePodInPlace).
-func (k *kruise) inPlace(pause func(), p Pod, update string) {
+func (k *kruise) inPlace(pause func(), p Pod, set Set, update string) {
 	pause()
-	k.s.disturbed(p, "Kruise takes it out of service")
+	k.s.disturbed(set, p, "Kruise takes it out of service")
 	if _, err := k.s.api.patchPod(p.Name, "", 0, func(q *Pod) { q.InPlaceReady, q.Ready = false, false }); err != nil {
 		return
 	}
 	pause()
-	k.s.disturbed(p, "Kruise updates it")
+	k.s.disturbed(set, p, "Kruise updates it")
 	k.s.change(p.Name, "kruise", "updates it to "+update, func(q *Pod) {
 		q.Revision, q.Record = update, true
 		if p.State != plan.StateAbsent {
@@ -278,16 +311,16 @@ func (k *kruise) status(pause func(), set, next Set, pods map[string]Pod) {
 	rv := set.RV
 	for range 3 {
 		pause()
-		s, err := k.s.api.patchSet(rv, false, func(s *Set) {
+		s, err := k.s.api.patchSet(k.set, rv, func(s *Set) {
 			s.Observed, s.CurrentRevision, s.UpdateRevision = next.Observed, next.CurrentRevision, next.UpdateRevision
 		})
 		if err == nil {
 			if s.Observed != set.Observed || s.UpdateRevision != set.UpdateRevision || s.CurrentRevision != set.CurrentRevision {
-				k.s.tell("kruise", "has observed generation %d, current %s, update %s", s.Observed, s.CurrentRevision, s.UpdateRevision)
+				k.s.tell("kruise", "has observed generation %d of %s, current %s, update %s", s.Observed, k.set, s.CurrentRevision, s.UpdateRevision)
 			}
 			return
 		}
-		rv = k.cache.set.RV
+		rv = k.cache.sets[k.set].RV
 	}
 }
 

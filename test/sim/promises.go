@@ -18,8 +18,11 @@ func (s *Sim) check() {
 			}
 		}
 	}
-	if served > s.cfg.Replicas-s.cfg.Floor {
-		s.fail("2: %d of %d serving replicas are leased, the floor is %d", served, s.cfg.Replicas, s.cfg.Floor)
+	if served > s.most-s.cfg.Floor {
+		s.fail("2: %d of %d serving replicas are leased, the floor is %d", served, s.most, s.cfg.Floor)
+	}
+	if n := len(s.arb.table.Leases); n > s.policy.MaxUnavailable {
+		s.fail("2: %d replicas are leased, maxUnavailable is %d", n, s.policy.MaxUnavailable)
 	}
 }
 
@@ -29,13 +32,15 @@ func (s *Sim) works(p Pod) bool {
 }
 
 // disturbed is called when Kruise takes a replica out of service or updates it.
-func (s *Sim) disturbed(p Pod, how string) {
+func (s *Sim) disturbed(set Set, p Pod, how string) {
 	l, leased := s.arb.table.Leases[p.Name]
 	q, ok := s.api.pods[p.Name]
 	switch {
 	case !ok || q.UID != p.UID:
 		return // the pod is gone
-	case !s.cfg.BornHeld && !p.Hold && p.Note.ID == "":
+	case set.Foreign && !p.Hold && !leased:
+		s.foreign++
+	case !s.cfg.BornHeld && !p.Hold && p.Note.ID == "" && !s.held[p.UID] && !s.works(q):
 		// It was born without a hold, and a replica for which the partition is lowered was
 		// lost at the same time: only a hold in the user's template excludes that.
 		s.unheld++
@@ -59,7 +64,12 @@ func (s *Sim) wrote(u *upgrader, was, is Pod, a plan.PatchPod) {
 		s.tell(u.name, "patches %s (%s):%s", a.Pod, a.Why, diffPod(was, is))
 	}
 	l, leased := s.arb.table.Leases[a.Pod]
+	if is.Hold && !was.Hold {
+		s.held[is.UID] = true
+	}
 	switch {
+	case was.Hold && !is.Hold && a.Why == plan.Leaving:
+		s.unprotected(u, is)
 	case was.Gate != "False" && is.Gate == "False" && !leased:
 		s.fail("1: the gate of %s is closed without a lease", a.Pod)
 	case is.Gate == "False" && was.Gate != "False" && s.works(is):
@@ -68,8 +78,42 @@ func (s *Sim) wrote(u *upgrader, was, is Pod, a plan.PatchPod) {
 		s.fail("1: the hold of %s is released without a pin on this pod: %+v", a.Pod, l)
 	case was.Hold && !is.Hold && s.works(is):
 		s.fail("1: the hold of %s is released while it works", a.Pod)
-	case was.released() && !is.released() && is.Verified != is.Revision:
+	case was.released() && !is.released() && is.Verified != is.Revision && a.Why != plan.Leaving: // one that failed is given up
 		s.fail("3: %s is taken back after its release", a.Pod)
+	}
+}
+
+// unprotected is called when a hold is taken off because a set is given back.
+func (s *Sim) unprotected(u *upgrader, p Pod) {
+	set, old := s.api.sets[p.Set], int32(0)
+	for _, q := range s.api.pods {
+		if q.Set == p.Set && q.Revision != set.revision() && ordinal(q.Name) < set.Replicas {
+			old++
+		}
+	}
+	if set.Partition < old && !set.Foreign {
+		s.fail("7: %s takes the hold off %s, and the partition %d does not protect %d replicas", u.name, p.Name, set.Partition, old)
+	}
+}
+
+// left is called when the plan goes.
+func (s *Sim) left(u *upgrader) {
+	for _, name := range s.cfg.Sets {
+		set := s.api.sets[name]
+		if set.Armed || set.Plan != "" {
+			s.fail("7: %s lets the plan go, and %s is armed", u.name, name)
+		}
+		if set.Partition < s.original[name] && !set.Foreign {
+			s.fail("7: %s lets the plan go, and %s has partition %d, which was %d", u.name, name, set.Partition, s.original[name])
+		}
+	}
+	for _, p := range s.api.pods {
+		if !p.Terminating && (p.Grant || p.Note.ID != "" || p.Gate == "False" || p.Hold && !s.cfg.BornHeld) {
+			s.fail("7: %s lets the plan go, and %s bears its marks: %+v", u.name, p.Name, p)
+		}
+	}
+	if n := len(s.arb.table.Leases); n > 0 {
+		s.fail("7: %s lets the plan go, and %d replicas are leased", u.name, n)
 	}
 }
 
@@ -89,28 +133,36 @@ func (s *Sim) ended(u *upgrader, a plan.ReleaseLease) {
 
 // decided is called with each decision, before it is carried out.
 func (s *Sim) decided(u *upgrader, w *plan.World, d *plan.Decision) {
-	t := &w.Targets[0]
-	protect := int32(0)
-	for j := range t.Pods {
-		r := &t.Pods[j]
-		if !t.TemplateSeen || !r.Exists || r.Revision != t.UpdateRevision && (!r.Grant || r.Note.ID == "") {
-			protect++
-		}
+	protect := map[string]int32{}
+	for i := range w.Targets {
+		protect[w.Targets[i].Name] = protected(&w.Targets[i])
 	}
 	for _, a := range d.Actions {
-		partition := plan.Parked
+		target, partition := "", plan.Parked
 		switch a := a.(type) {
 		case plan.ApplySet:
-			partition = a.Partition
+			target, partition = a.Target, a.Partition
 		case plan.WriteTemplate:
-			partition = a.Partition
+			target, partition = a.Target, a.Partition
 		default:
 		}
-		if partition < protect {
-			s.fail("4: %s sets partition %d, %d replicas are to be protected", u.name, partition, protect)
+		if partition < protect[target] {
+			s.fail("4: %s sets partition %d of %s, %d replicas are to be protected", u.name, partition, target, protect[target])
 		}
 	}
 	if d.Reason == "" || d.Message == "" {
 		s.fail("6: a decision without a reason")
 	}
+}
+
+// protected counts the replicas that are neither selected nor at the update revision.
+func protected(t *plan.Target) int32 {
+	n := int32(0)
+	for j := range t.Pods {
+		r := &t.Pods[j]
+		if !t.TemplateSeen || !r.Exists || r.Revision != t.UpdateRevision && (!r.Grant || r.Note.ID == "") {
+			n++
+		}
+	}
+	return n
 }

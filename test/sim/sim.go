@@ -3,20 +3,21 @@ package sim
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
-	"offduty.dev/arbiter/lease"
 	"offduty.dev/arbiter/roster"
 	"offduty.dev/upgrader/plan"
 )
 
 // Config is what a seed decides before anything happens.
 type Config struct {
-	Replicas int
-	Gated    bool
+	// Sets of the group, and how many replicas each has at first.
+	Sets     []string
+	Replicas map[string]int
+	// Follow: the plan names no image for the set, whose template users write themselves.
+	Follow map[string]bool
+	Gated  bool
 	// BornHeld: the user's template has the hold, so that a pod is never without it.
 	// Otherwise a pod that was lost is without hold until we have put it on.
 	BornHeld  bool
@@ -27,8 +28,10 @@ type Config struct {
 	Roster    roster.Config
 	// Without leaves out one safeguard, to see that the promises depend on it.
 	Without Safeguard
-	// Images are wanted one after the other.
-	Images []string
+	// Images of each set are wanted one after the other.
+	Images map[string][]string
+	// What users and foreign tools do in this run.
+	Contest, BreakGlass, Deletion, Dropping, Scaling bool
 }
 
 // Safeguard is a part of the protocol.
@@ -43,21 +46,6 @@ const (
 	Ban                    // no duty for a leased name
 )
 
-// planObject is the UpgradePlan: what users want, and the status that any leader writes.
-type planObject struct {
-	policy     plan.Policy
-	paused     bool
-	image      string
-	generation int
-	steps      map[string]lastStep
-	stepsOf    string
-}
-
-type lastStep struct {
-	step  plan.Step
-	since time.Time
-}
-
 // Sim is one run.
 type Sim struct {
 	cfg   Config
@@ -65,11 +53,17 @@ type Sim struct {
 	now   time.Time
 	steps int
 
-	api    *API
-	kruise *kruise
-	arb    *arbiter
-	apps   map[string]*app
-	plan   planObject
+	api     *API
+	kruises []*kruise
+	arb     *arbiter
+	apps    map[string]*app
+	plan    planObject
+	policy  plan.Policy
+	plans   int // created so far
+	// want are the images that users want.
+	want map[string]string
+	// away: the plan stays deleted.
+	away bool
 	// leader acts; frozen are former leaders in the middle of one decision.
 	leader *upgrader
 	frozen []*upgrader
@@ -82,8 +76,20 @@ type Sim struct {
 	lossy    int       // one answer in so many is lost; 0: none
 	cut      time.Time // the arbiter cannot be reached until then
 	requests int
-	// unheld counts the updates of pods that were born without a hold.
-	unheld int
+	// unheld counts the updates of pods that were born without a hold, foreign those of
+	// pods without one while somebody else had lowered the partition.
+	unheld, foreign int
+	// held are the pods, by UID, that ever had our hold.
+	held map[string]bool
+	// most is the highest number of replicas that there ever were.
+	most int
+	// original is the lowest partition that a set may have when it is given back.
+	original map[string]int32
+	// ghosts are plans for which a leader that had been frozen adopted when they were gone
+	// and retired: the arbiter knows them for ever as holders of nothing.
+	ghosts map[string]bool
+	// Kinds counts what was done, by kind.
+	Kinds map[string]int
 
 	verbose bool
 	story   []string
@@ -92,27 +98,74 @@ type Sim struct {
 
 func broken(image string) bool { return strings.HasPrefix(image, "broken") }
 
-// New returns the world of a seed: a set at rest at v1, and a plan for the next image.
+// New returns the world of a seed: sets at rest at v1, and a plan for the next images.
 func New(seed uint64, without Safeguard, verbose bool) *Sim {
 	s := &Sim{
 		rnd: rand.New(rand.NewPCG(seed, 0)),
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
-		chaos: true, lossy: 30,
+		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]bool{}, ghosts: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
+		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
 	}
-	n := 3 + s.rnd.IntN(3)
-	s.cfg = Config{
-		Replicas: n, Gated: s.chance(2), Floor: 1 + s.rnd.IntN(n-1), MaxLeased: 1 + s.rnd.IntN(2), TTL: 20 * time.Second,
-		Roster: roster.Config{Slots: 1 + s.rnd.IntN(n-1), Settle: 10 * time.Second, Failover: 10 * time.Second, Lifetime: 5 * time.Second},
-		Images: [][]string{{"v2"}, {"v2", "v3"}, {"broken", "v2"}, {"v2", "v1"}}[s.rnd.IntN(4)],
+	s.configure(without)
+	for _, name := range s.cfg.Sets {
+		s.install(name)
 	}
-	s.cfg.Without = without
+	cache := newCache(s.api)
+	for _, name := range s.cfg.Sets {
+		s.kruises = append(s.kruises, &kruise{s: s, set: name, cache: cache, expect: map[string]Pod{}, grace: s.cfg.Grace})
+	}
+	s.arb = newArbiter(s)
+	s.arb.do(func(time.Time) {})
+	s.flip()
+	s.policy = plan.Policy{
+		MaxUnavailable: 1 + s.rnd.IntN(2), RequestHandover: !s.cfg.Roster.Named,
+		DrainTimeout: 5 * time.Second, VerifyTimeout: time.Minute, ProgressDeadline: time.Hour,
+	}
+	s.createPlan()
+	s.leader = newUpgrader(s, 1)
+	s.tell("seed", "%d: %+v; maxUnavailable %d", seed, s.cfg, s.policy.MaxUnavailable)
+	return s
+}
+
+// configure draws what a seed decides.
+func (s *Sim) configure(without Safeguard) {
+	c := &s.cfg
+	c.Sets, c.Replicas, c.Follow, c.Images = []string{"web"}, map[string]int{}, map[string]bool{}, map[string][]string{}
+	c.Replicas["web"] = 3 + s.rnd.IntN(3)
+	if s.chance(2) {
+		c.Sets = append(c.Sets, "db")
+		c.Replicas["web"], c.Replicas["db"] = 2+s.rnd.IntN(2), 1+s.rnd.IntN(3)
+	}
+	images := [][]string{{"v2"}, {"v2", "v3"}, {"broken", "v2"}, {"v2", "v1"}, {"v2", "v3", "v2"}}
+	n, same, list := 0, s.chance(2), s.rnd.IntN(len(images))
+	for _, name := range c.Sets {
+		n += c.Replicas[name]
+		if c.Images[name] = images[list]; !same {
+			c.Images[name] = images[s.rnd.IntN(len(images))]
+		}
+		c.Follow[name] = s.chance(4)
+	}
+	s.most = n
+	c.Without, c.Gated, c.Floor, c.MaxLeased, c.TTL = without, s.chance(2), 1+s.rnd.IntN(n-1), 1+s.rnd.IntN(2), 20*time.Second
+	c.Roster = roster.Config{Slots: 1 + s.rnd.IntN(n-1), Settle: 10 * time.Second, Failover: 10 * time.Second, Lifetime: 5 * time.Second}
 	if s.chance(3) {
-		s.cfg.Grace = 3 * time.Second
+		c.Grace = 3 * time.Second
 	}
-	s.cfg.Roster.Named, s.cfg.BornHeld = s.chance(2), s.chance(2)
-	s.api = &API{pods: map[string]Pod{}}
-	for i := range n {
-		p := s.newborn("web-"+strconv.Itoa(i), "web-v1")
+	c.Roster.Named, c.BornHeld = s.chance(2), s.chance(2)
+	c.Contest, c.BreakGlass, c.Deletion = s.chance(4), s.chance(4), s.chance(3)
+	c.Dropping, c.Scaling = s.chance(3) && len(c.Sets) > 1, s.chance(4)
+}
+
+// install puts a set at rest into the cluster.
+func (s *Sim) install(name string) {
+	s.original[name] = []int32{0, 0, 1, plan.Parked}[s.rnd.IntN(4)]
+	rev := revision(name, "v1")
+	set, _ := s.api.patchSet(name, 0, func(t *Set) {
+		t.Name, t.Replicas, t.Image, t.Partition = name, s.cfg.Replicas[name], "v1", s.original[name]
+		t.CurrentRevision, t.UpdateRevision, t.Observed = rev, rev, 1
+	})
+	for i := range set.Replicas {
+		p := s.newborn(name, set.member(i), rev)
 		p.State, p.Running, p.ContainersReady, p.InPlaceReady, p.Ready = plan.StateAbsent, "v1", true, true, true
 		p.Hold = false
 		if s.cfg.Gated {
@@ -120,29 +173,13 @@ func New(seed uint64, without Safeguard, verbose bool) *Sim {
 		}
 		_ = s.api.create(p)
 	}
-	_, _ = s.api.patchSet(0, true, func(t *Set) { t.Image, t.CurrentRevision, t.UpdateRevision, t.Observed = "v1", "web-v1", "web-v1", 1 })
-	s.kruise = &kruise{s: s, cache: newCache(s.api), expect: map[string]Pod{}, grace: s.cfg.Grace}
-	s.arb = newArbiter(s)
-	s.arb.do(func(time.Time) {})
-	s.flip()
-	s.plan = planObject{
-		image: s.cfg.Images[0], generation: 1, steps: map[string]lastStep{},
-		policy: plan.Policy{
-			MaxUnavailable: 1 + s.rnd.IntN(2), RequestHandover: !s.cfg.Roster.Named,
-			DrainTimeout: 5 * time.Second, VerifyTimeout: time.Minute, ProgressDeadline: time.Hour,
-		},
-	}
-	s.cfg.Images = s.cfg.Images[1:]
-	s.leader = newUpgrader(s, 1)
-	s.tell("seed", "%d: %d replicas, floor %d, maxLeased %d, named %t, slots %d, gated %t, grace %s, maxUnavailable %d, then %v", seed, n, s.cfg.Floor,
-		s.cfg.MaxLeased, s.cfg.Roster.Named, s.cfg.Roster.Slots, s.cfg.Gated, s.cfg.Grace, s.plan.policy.MaxUnavailable, s.cfg.Images)
-	return s
+	s.want[name], s.cfg.Images[name] = s.cfg.Images[name][0], s.cfg.Images[name][1:]
 }
 
 // newborn is a pod as Kruise creates it from the template (K stateful_set_control.go:1120
 // for the state).
-func (s *Sim) newborn(name, rev string) Pod {
-	return Pod{Name: name, Revision: rev, Image: imageOf(rev), State: plan.StateNormal, Hold: s.cfg.BornHeld, Working: "false", Gated: s.cfg.Gated}
+func (s *Sim) newborn(set, name, rev string) Pod {
+	return Pod{Name: name, Set: set, Revision: rev, Image: imageOf(rev), State: plan.StateNormal, Hold: s.cfg.BornHeld, Working: "false", Gated: s.cfg.Gated}
 }
 
 // chance is true once in n; never for 0.
@@ -164,14 +201,17 @@ func (s *Sim) fail(format string, args ...any) {
 
 // picture ends a story with how things stand.
 func (s *Sim) picture() {
-	t := s.api.set
-	s.tell("set", "generation %d observed %d partition %d current %s update %s term %d", t.Generation, t.Observed, t.Partition, t.CurrentRevision, t.UpdateRevision, t.Term)
+	for _, name := range s.cfg.Sets {
+		s.tell("set", "%+v", s.api.sets[name])
+	}
+	s.tell("plan", "%+v; wanted: %v", s.plan, s.want)
 	for _, name := range names(s.api.pods) {
 		s.tell("pod", "%+v", s.api.pods[name])
 		s.tell("arbiter", "%s: %+v %+v", name, s.arb.record.Members[name], s.arb.table.Leases[name])
 	}
 	s.tell("arbiter", "trusted %v holders %v handover %+v", s.arb.record.Trusted, s.arb.table.Holders, s.arb.memory.Handover)
-	_, a, _ := s.leader.view()
+	_, a, leases := s.leader.view()
+	s.tell("leader", "leases %+v", leases)
 	s.tell("leader", "refused %+v, handover from %q refused %+v", a.Refused, a.HandoverFrom, a.HandoverRefused)
 	s.tell("leader", "%s: %s; %+v", s.leader.last.Reason, s.leader.last.Message, s.leader.last.Actions)
 }
@@ -187,19 +227,22 @@ func (s *Sim) change(name, who, what string, fn func(*Pod)) {
 func (s *Sim) Step() {
 	s.steps++
 	s.now = s.now.Add(time.Duration(s.rnd.IntN(80)) * time.Millisecond)
+	k := s.kruises[s.rnd.IntN(len(s.kruises))]
 	switch n := s.rnd.IntN(100); {
 	case n < 8:
-		s.kruise.cache.nextPod(s.api)
+		k.cache.nextPod(s.api)
 	case n < 12:
-		s.kruise.cache.nextSet(s.api)
+		k.cache.nextSet(s.api)
 	case n < 30:
-		s.kruise.step()
+		k.step()
 	case n < 40:
 		s.leader.cache.nextPod(s.api)
 	case n < 44:
 		s.leader.cache.nextSet(s.api)
-	case n < 50:
+	case n < 47:
 		s.leader.watch = min(s.leader.watch+1, len(s.arb.shown)-1)
+	case n < 50:
+		s.leader.plan = s.plan
 	case n < 68:
 		if s.leader.step(); s.freeze && s.leader.proc != nil && s.chance(3) {
 			s.succeed(true)
@@ -267,8 +310,8 @@ func (s *Sim) broke() {
 			n++
 		}
 	}
-	if n > s.plan.policy.MaxUnavailable {
-		s.fail("broken image: %d replicas are lost to it, maxUnavailable is %d", n, s.plan.policy.MaxUnavailable)
+	if n > s.policy.MaxUnavailable {
+		s.fail("broken image: %d replicas are lost to it, maxUnavailable is %d", n, s.policy.MaxUnavailable)
 	}
 }
 
@@ -282,6 +325,9 @@ func (s *Sim) thaw() {
 	for range s.rnd.IntN(4) {
 		u.cache.nextPod(s.api)
 		u.cache.nextSet(s.api)
+		if s.chance(2) {
+			u.plan = s.plan
+		}
 		u.watch = min(u.watch+1, len(s.arb.shown)-1)
 	}
 	if u.step(); u.proc != nil {
@@ -291,53 +337,6 @@ func (s *Sim) thaw() {
 		s.tell(u.name, "notices that it does not lead any more, and ends")
 		s.frozen, s.thawAt = s.frozen[1:], s.steps+s.rnd.IntN(1000)
 	}
-}
-
-// trouble is what goes wrong, and what users do.
-func (s *Sim) trouble() {
-	if !s.chaos {
-		if s.cfg.Roster.Named && s.chance(3) {
-			s.flip()
-		}
-		return
-	}
-	switch s.rnd.IntN(12) {
-	case 0:
-		s.somePod(func(p Pod) { s.change(p.Name, "chaos", "the pod is deleted", func(q *Pod) { q.Terminating = true }) })
-	case 1:
-		s.succeed(false)
-	case 2:
-		s.freeze = true
-	case 3:
-		s.tell("chaos", "kruise restarts")
-		s.kruise.restart()
-	case 4:
-		s.tell("chaos", "the arbiter restarts")
-		s.arb.restart()
-	case 5:
-		s.tell("chaos", "a long pause")
-		s.now = s.now.Add(time.Duration(s.rnd.IntN(30)) * time.Second)
-	case 6:
-		s.tell("chaos", "the arbiter cannot be reached for a while")
-		s.cut = s.now.Add(time.Duration(s.rnd.IntN(25)) * time.Second)
-	case 7:
-		s.plan.paused = !s.plan.paused
-		s.plan.generation++
-		s.tell("user", "paused: %t", s.plan.paused)
-	case 8:
-		s.nextImage()
-	default:
-		s.flip()
-	}
-}
-
-func (s *Sim) nextImage() {
-	if len(s.cfg.Images) == 0 {
-		return
-	}
-	s.plan.image, s.cfg.Images = s.cfg.Images[0], s.cfg.Images[1:]
-	s.plan.generation++
-	s.tell("user", "wants image %s", s.plan.image)
 }
 
 // succeed makes another upgrader the leader. The old one is dead, or frozen before one of
@@ -356,63 +355,6 @@ func (s *Sim) succeed(frozen bool) {
 		s.tell("chaos", "%s crashes", old.name)
 	}
 	s.leader = newUpgrader(s, old.term+1)
-}
-
-// flip changes who should work, by name or by number.
-func (s *Sim) flip() {
-	if !s.cfg.Roster.Named {
-		return
-	}
-	s.cfg.Roster.Names = nil
-	for _, i := range s.rnd.Perm(s.cfg.Replicas)[:s.cfg.Roster.Slots] {
-		s.cfg.Roster.Names = append(s.cfg.Roster.Names, "web-"+strconv.Itoa(i))
-	}
-	slices.Sort(s.cfg.Roster.Names)
-	s.tell("user", "workers: %v", s.cfg.Roster.Names)
-	s.arb.do(func(time.Time) {})
-}
-
-// calm ends the chaos: from here on the plan must complete.
-func (s *Sim) calm() {
-	s.chaos, s.lossy, s.cut, s.plan.paused, s.freeze = false, 0, time.Time{}, false, false
-	for len(s.cfg.Images) > 0 {
-		s.nextImage()
-	}
-	s.tell("chaos", "ends")
-}
-
-// noteSteps is what status keeps of each replica's step.
-func (s *Sim) noteSteps(w *plan.World, now time.Time) {
-	t := &w.Targets[0]
-	next := map[string]lastStep{}
-	for j := range t.Pods {
-		r := &t.Pods[j]
-		step := plan.StepOf(w, t, r, now)
-		l, ok := s.plan.steps[r.Name]
-		if !ok || s.plan.stepsOf != t.UpdateRevision || l.step != step && step != plan.StepFailed {
-			l.since = now
-		}
-		l.step = step
-		next[r.Name] = l
-	}
-	s.plan.steps, s.plan.stepsOf = next, t.UpdateRevision
-}
-
-// Done says whether everything is as it must be at the end.
-func (s *Sim) Done() bool {
-	if len(s.cfg.Images) > 0 || len(s.arb.table.Leases) > 0 || !s.leader.last.Done || len(s.frozen) > 0 {
-		return false
-	}
-	set, want := s.api.set, revision(s.plan.image)
-	if set.Image != s.plan.image || set.Partition != plan.Parked || set.CurrentRevision != want || len(s.api.pods) != s.cfg.Replicas {
-		return false
-	}
-	for _, p := range s.api.pods {
-		if p.Revision != want || p.Verified != want || !p.Hold || p.Grant || p.Note.ID != "" || p.State != plan.StateNormal || p.Running != s.plan.image || !p.Ready {
-			return false
-		}
-	}
-	return true
 }
 
 // Run runs a seed: trouble for some steps, then calm until done. It returns what went
@@ -434,16 +376,16 @@ func Run(seed uint64, trouble, bound int, without Safeguard, verbose bool) (*Sim
 			return s, nil
 		}
 	}
-	s.fail("6: not complete %d steps after the last trouble: %s: %s", bound, s.leader.last.Reason, s.leader.last.Message)
+	s.fail("6: not done %d steps after the last trouble: %s: %s", bound, s.leader.last.Reason, s.leader.last.Message)
 	return s, s.err
 }
 
 func (s *Sim) stop() {
-	s.kruise.sync.kill()
+	for _, k := range s.kruises {
+		k.sync.kill()
+	}
 	s.leader.proc.kill()
 	for _, u := range s.frozen {
 		u.proc.kill()
 	}
 }
-
-var _ = lease.Leased

@@ -2,7 +2,9 @@ package sim
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -31,16 +33,22 @@ func story(t *testing.T, seed uint64, err error) {
 // TestSeeds runs one seed after the other. SIM_SEEDS says how many, SIM_FIRST where to begin.
 func TestSeeds(t *testing.T) {
 	first, n := env(t, "SIM_FIRST", 1), env(t, "SIM_SEEDS", 300)
-	steps, unheld := 0, 0
+	steps, unheld, foreign, kinds := 0, 0, 0, map[string]int{}
 	for seed := first; seed < first+n; seed++ {
 		s, err := Run(seed, troubled, bound, Nothing, false)
-		steps, unheld = steps+s.steps, unheld+s.unheld
+		steps, unheld, foreign = steps+s.steps, unheld+s.unheld, foreign+s.foreign
+		for kind, n := range s.Kinds {
+			kinds[kind] += n
+		}
 		if err != nil {
 			story(t, seed, err)
 			return
 		}
 	}
-	t.Logf("%d seeds, %d steps; %d pods updated that were born without a hold", n, steps, unheld)
+	t.Logf("%d seeds, %d steps; %d pods updated that were born without a hold, %d that a foreign partition gave to Kruise", n, steps, unheld, foreign)
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		t.Logf("%7d %s", kinds[kind], kind)
+	}
 }
 
 func env(t *testing.T, name string, value uint64) uint64 {

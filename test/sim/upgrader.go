@@ -13,8 +13,6 @@ import (
 	"offduty.dev/upgrader/plan"
 )
 
-const holder = "plan-uid"
-
 // upgrader is one process: what upgrader/observe, session and apply do around the real
 // planner. Everything in it is lost in a crash.
 type upgrader struct {
@@ -26,9 +24,19 @@ type upgrader struct {
 	// writes are the versions that its own writes made (apply.Writes).
 	writes map[string]int
 
-	// The session.
-	watch    int // index of the snapshot that it has been told
-	viewed   int // revision of the one on which it decided last
+	// plan is the UpgradePlan as its cache shows it, doing the one that it decided on.
+	plan, doing planObject
+	watch       int // index of the snapshot that it has been told
+	session
+	last plan.Decision
+	// left is how many more decisions it makes when it does not lead any more.
+	left int
+}
+
+// session is the conversation for one plan. It ends with the plan.
+type session struct {
+	holder   string
+	viewed   int // revision of the snapshot on which it decided last
 	adopted  bool
 	token    int64
 	leases   map[string]*held
@@ -39,9 +47,6 @@ type upgrader struct {
 		since   time.Time
 		refused *refusal
 	}
-	last plan.Decision
-	// left is how many more decisions it makes when it does not lead any more.
-	left int
 }
 
 // held is a lease as session keeps it.
@@ -61,7 +66,7 @@ type refusal struct {
 func newUpgrader(s *Sim, term int64) *upgrader {
 	return &upgrader{
 		s: s, name: "upgrader" + strconv.FormatInt(term, 10), term: term, cache: newCache(s.api),
-		writes: map[string]int{}, watch: len(s.arb.shown) - 1, leases: map[string]*held{},
+		writes: map[string]int{}, watch: len(s.arb.shown) - 1, plan: s.plan,
 	}
 }
 
@@ -75,7 +80,17 @@ func (u *upgrader) step() {
 	}
 }
 
+// reconcile is Reconciler.reconcile.
 func (u *upgrader) reconcile(pause func()) {
+	p := u.plan
+	if p.uid == "" || p.deleting && !p.finalizer {
+		u.session = session{} // Sessions.Forget
+		return
+	}
+	if u.holder != p.uid {
+		u.session = session{holder: p.uid, leases: map[string]*held{}}
+	}
+	u.doing = p
 	w, stale := u.world()
 	if stale {
 		return
@@ -84,11 +99,14 @@ func (u *upgrader) reconcile(pause func()) {
 	d := plan.Next(w, now)
 	u.last = d
 	u.s.decided(u, w, &d)
+	if d.Succeeded() {
+		return
+	}
 	for _, a := range d.Actions {
-		u.do(pause, w, a)
+		u.do(pause, a)
 	}
 	pause()
-	u.s.noteSteps(w, now)
+	u.s.writeStatus(u, w, now)
 }
 
 // view is session.View.
@@ -106,7 +124,7 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	}
 	if !u.adopted {
 		for name, r := range state.replicas {
-			if l := r.Lease; l.Holder == holder {
+			if l := r.Lease; l.Holder == u.holder {
 				leases[name] = plan.Lease{ID: l.ID, Replica: name, Token: l.Token, Instance: l.Instance, Pinned: l.Phase == lease.Pinned}
 			}
 		}
@@ -154,22 +172,63 @@ func (u *upgrader) lease(h *held) plan.Lease {
 // world is observe.World.
 func (u *upgrader) world() (w *plan.World, stale bool) {
 	state, arb, leases := u.view()
-	set, p := u.cache.set, u.s.plan
+	p := &u.doing
 	w = &plan.World{Policy: p.policy, Arbiter: arb, Term: u.term}
-	w.Policy.Paused = p.paused
-	t := plan.Target{
-		Name: "web", ResourceVersion: strconv.Itoa(set.RV), Observed: set.Observed == set.Generation, Replicas: u.s.cfg.Replicas,
-		CurrentRevision: set.CurrentRevision, UpdateRevision: set.UpdateRevision, Partition: set.Partition,
-		Armed: set.Armed, ArmedTerm: set.Term, OriginalPartition: set.Original, Settings: set.Armed,
-		HookSeen:        set.Observed > set.ArmedGeneration,
-		TemplateWritten: set.Armed && set.ImagesGeneration == p.generation, TemplatePending: set.Image != p.image,
+	w.Policy.Paused, w.Policy.Deleting = p.paused, p.deleting
+	known := map[string]bool{}
+	read := map[string]bool{}
+	add := func(t target, leaving bool) {
+		next, late := u.target(t, len(w.Targets), state, leases)
+		next.Leaving = leaving
+		stale = stale || late
+		read[t.name] = true
+		for j := range next.Pods {
+			known[next.Pods[j].Name] = true
+		}
+		w.Targets = append(w.Targets, next)
 	}
-	t.TemplateSeen = t.Observed || revision(set.Image) == set.UpdateRevision
-	stale = u.behind("set", set.RV)
-	for i := range u.s.cfg.Replicas {
-		name := "web-" + strconv.Itoa(i)
+	for _, t := range p.targets {
+		add(t, false)
+	}
+	for _, name := range p.dropped() {
+		if set := u.cache.sets[name]; set.Plan != p.uid {
+			stale = stale || u.behind("set "+name, set.RV)
+			continue
+		}
+		add(target{name: name}, true)
+	}
+	for _, name := range slices.Sorted(maps.Keys(leases)) { // strays
 		pod, exists := u.cache.pods[name]
-		r := plan.Replica{Name: name, Duty: dutyOf(state, name, pod.UID)}
+		switch {
+		case known[name]:
+		case exists && read[pod.Set]:
+			w.Arbiter.Condemned = append(w.Arbiter.Condemned, leases[name])
+		default:
+			w.Arbiter.Orphans = append(w.Arbiter.Orphans, leases[name])
+		}
+	}
+	return w, stale
+}
+
+// target is the part of observe.World that reads one set.
+func (u *upgrader) target(of target, i int, state snapshot, leases map[string]plan.Lease) (t plan.Target, stale bool) {
+	set, p := u.cache.sets[of.name], &u.doing
+	t = plan.Target{
+		Name: of.name, ResourceVersion: strconv.Itoa(set.RV), Observed: set.Observed == set.Generation, Replicas: set.Replicas,
+		CurrentRevision: set.CurrentRevision, UpdateRevision: set.UpdateRevision, Partition: set.Partition,
+		TemplatePending: of.image != "" && set.Image != of.image, Changes: changes(&set, of.image),
+	}
+	t.TemplateSeen = t.Observed || set.revision() == set.UpdateRevision
+	if set.Plan == p.uid {
+		t.Armed, t.ArmedTerm, t.OriginalPartition, t.Settings = true, set.Term, set.Original, set.Armed
+		t.HookSeen = set.Observed > set.ArmedGeneration
+	}
+	t.TemplateWritten = of.image != "" && set.Plan != "" && set.ImagesGeneration == p.generation
+	stale = u.behind("set "+of.name, set.RV)
+	for j := range set.Replicas {
+		name := set.member(j)
+		pod, exists := u.cache.pods[name]
+		r := plan.Replica{Name: name, Target: i, Duty: dutyOf(state, name, pod.UID)}
 		if l, ok := leases[name]; ok {
 			r.Lease = &l
 		}
@@ -177,13 +236,41 @@ func (u *upgrader) world() (w *plan.World, stale bool) {
 			stale = stale || u.behind(pod.UID, pod.RV)
 			u.fill(&r, &pod)
 		}
-		if l, ok := u.s.plan.steps[name]; ok && u.s.plan.stepsOf == t.UpdateRevision {
+		if l, ok := p.steps[name]; ok && p.shown[of.name] == t.UpdateRevision {
 			r.LastStep, r.LastSince = l.step, l.since
 		}
 		t.Pods = append(t.Pods, r)
 	}
-	w.Targets = []plan.Target{t}
-	return w, stale
+	u.behindOf(&t)
+	return t, stale
+}
+
+// changes is kruise.Changes.
+func changes(set *Set, wanted string) []string {
+	var out []string
+	for _, image := range []string{wanted, set.Image} {
+		if image != "" && image != imageOf(set.CurrentRevision) && !slices.Contains(out, image) {
+			out = append(out, image)
+		}
+	}
+	return out
+}
+
+// behindOf counts for each replica the later revisions in its set (observe, behind).
+func (u *upgrader) behindOf(t *plan.Target) {
+	number := u.s.api.numbers
+	later := []int{number[t.UpdateRevision]}
+	for j := range t.Pods {
+		later = append(later, number[t.Pods[j].Revision])
+	}
+	slices.Sort(later)
+	later = slices.Compact(later)
+	for j := range t.Pods {
+		if r := &t.Pods[j]; r.Exists && r.Revision != t.UpdateRevision {
+			at, _ := slices.BinarySearch(later, number[r.Revision])
+			r.Behind = len(later) - 1 - at
+		}
+	}
 }
 
 // dutyOf is what the arbiter says of the pod that the upgrader sees; "" for none.
@@ -222,11 +309,11 @@ func (u *upgrader) fill(r *plan.Replica, p *Pod) {
 }
 
 // do is apply: one action, with its preconditions. A conflict is looked at again later.
-func (u *upgrader) do(pause func(), w *plan.World, action plan.Action) {
+func (u *upgrader) do(pause func(), action plan.Action) {
 	pause()
 	switch a := action.(type) {
 	case plan.Adopt:
-		u.adopt()
+		u.adopt(pause)
 	case plan.Acquire:
 		u.acquire(a)
 	case plan.Handover:
@@ -234,27 +321,50 @@ func (u *upgrader) do(pause func(), w *plan.World, action plan.Action) {
 	case plan.ReleaseLease:
 		u.release(a)
 	case plan.ApplySet:
-		u.patchSet("applies partition "+strconv.Itoa(int(a.Partition))+" ("+string(a.Why)+")", a.ResourceVersion, func(s *Set) {
-			if !s.Armed {
-				s.Original, s.ImagesGeneration, s.ArmedGeneration = s.Partition, 0, s.Generation
+		u.patchSet(a.Target, fmt.Sprintf("applies partition %d (%s)", a.Partition, a.Why), a.ResourceVersion, func(s *Set) {
+			if s.Plan == "" {
+				s.Original = s.Partition
 			}
-			s.Armed, s.Term, s.Partition = true, u.term, a.Partition
+			if s.Plan != u.doing.uid {
+				s.Plan, s.ImagesGeneration = u.doing.uid, 0
+			}
+			if !s.Armed {
+				s.ArmedGeneration = s.Generation
+			}
+			s.Armed, s.Term, s.Partition, s.Foreign = true, u.term, a.Partition, false
 		})
 	case plan.WriteTemplate:
-		u.patchSet("writes the image "+u.s.plan.image, a.ResourceVersion, func(s *Set) {
-			s.Image, s.Partition, s.ImagesGeneration = u.s.plan.image, a.Partition, u.s.plan.generation
+		image := u.doing.image(a.Target)
+		u.patchSet(a.Target, "writes the image "+image, a.ResourceVersion, func(s *Set) {
+			s.Image, s.Partition, s.ImagesGeneration, s.Foreign = image, a.Partition, u.doing.generation, false
 		})
 	case plan.SetCurrentRevision:
-		u.patchSet("sets currentRevision "+a.Revision, a.ResourceVersion, func(s *Set) { s.CurrentRevision = a.Revision })
+		u.patchSet(a.Target, "sets currentRevision "+a.Revision, a.ResourceVersion, func(s *Set) { s.CurrentRevision = a.Revision })
+	case plan.Disarm:
+		u.patchSet(a.Target, "is disarmed", a.ResourceVersion, func(s *Set) {
+			s.Armed, s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Original = false, "", 0, 0, 0, 0
+		})
 	case plan.PatchPod:
 		u.patchPod(a)
 	case plan.Commit:
 		u.commit(pause, a)
 	case plan.Pin:
 		u.pin(a.Pod, a.Lease)
-	case plan.Disarm, plan.Leave:
-		u.s.fail("no plan is deleted here: %T", action)
+	case plan.Leave:
+		u.leave(pause, a)
 	}
+}
+
+// leave retires the holder and takes the finalizer off.
+func (u *upgrader) leave(pause func(), a plan.Leave) {
+	if u.adopted && !a.Untold {
+		var no *lease.Refusal
+		if !u.call(func(time.Time) { no = u.s.arb.table.Retire(u.holder, u.token) }) || no != nil {
+			return
+		}
+		pause()
+	}
+	u.s.writePlan(u, func(p *planObject) { p.finalizer = false })
 }
 
 // call runs a call to the arbiter. ok is false when the answer is lost, done or not.
@@ -266,18 +376,28 @@ func (u *upgrader) call(fn func(now time.Time)) (ok bool) {
 	return !u.s.chance(u.s.lossy)
 }
 
-func (u *upgrader) adopt() {
+func (u *upgrader) adopt(pause func()) {
+	if !u.doing.deleting && !u.doing.finalizer {
+		if !u.s.writePlan(u, func(p *planObject) { p.finalizer = true }) {
+			return
+		}
+		pause()
+	}
 	var leases []lease.Lease
 	var no *lease.Refusal
 	var token int64
 	ok := u.call(func(now time.Time) {
-		token, leases, no = u.s.arb.table.Adopt(lease.AdoptRequest{Holder: holder, Term: u.term, Identity: u.name}, false)
+		token, leases, no = u.s.arb.table.Adopt(lease.AdoptRequest{Holder: u.holder, Term: u.term, Identity: u.name}, false)
 		for _, l := range leases {
 			u.s.arb.ages.Renew(l, now)
 		}
 	})
 	if !ok || no != nil {
 		return
+	}
+	if u.holder != u.s.plan.uid {
+		u.s.ghosts[u.holder] = true
+		u.s.Kinds["adopted for a plan that is gone"]++
 	}
 	u.adopted, u.token, u.leases = true, token, map[string]*held{}
 	for _, l := range leases {
@@ -301,7 +421,7 @@ func (u *upgrader) acquire(a plan.Acquire) {
 		u.s.requests++
 		u.request = u.s.requests
 	}
-	r := lease.AcquireRequest{Holder: holder, Token: u.token, RequestID: strconv.Itoa(u.request), Max: a.Max, TTL: u.s.cfg.TTL}
+	r := lease.AcquireRequest{Holder: u.holder, Token: u.token, RequestID: strconv.Itoa(u.request), Max: a.Max, TTL: u.s.cfg.TTL}
 	for _, c := range a.Candidates {
 		r.Candidates = append(r.Candidates, lease.Candidate{Replica: c.Replica, Instance: c.UID})
 	}
@@ -344,7 +464,7 @@ func (u *upgrader) askHandover(a plan.Handover) {
 	var no *lease.Refusal
 	successor, answer := "", roster.Accepted
 	if !u.call(func(time.Time) {
-		if no = u.s.arb.table.CheckHolder(holder, u.token); no == nil {
+		if no = u.s.arb.table.CheckHolder(u.holder, u.token); no == nil {
 			successor, answer = roster.RequestHandover(&u.s.arb.record, u.s.arb.memory, u.s.arb.input(), a.From, a.To)
 		}
 	}) {
@@ -418,15 +538,15 @@ func (u *upgrader) renew() {
 	}
 }
 
-func (u *upgrader) patchSet(what, rv string, fn func(*Set)) {
+func (u *upgrader) patchSet(name, what, rv string, fn func(*Set)) {
 	n, _ := strconv.Atoi(rv)
-	s, err := u.s.api.patchSet(n, true, fn)
+	s, err := u.s.api.patchSet(name, n, fn)
 	if err != nil {
-		u.s.tell(u.name, "%s: %v", what, err)
+		u.s.tell(u.name, "%s: %s: %v", name, what, err)
 		return
 	}
-	u.s.tell(u.name, "%s", what)
-	u.writes["set"] = max(u.writes["set"], s.RV)
+	u.s.tell(u.name, "%s: %s", name, what)
+	u.writes["set "+name] = max(u.writes["set "+name], s.RV)
 }
 
 // commit pins and then takes the hold off the very version that was seen.
