@@ -46,15 +46,15 @@ type Identity struct {
 	Plaintext bool
 }
 
-// Name is the identity in one word, for records.
+// Name is the identity in one word, for records: that which the call was let in for.
 func (i Identity) Name() string {
 	switch {
 	case i.Plaintext:
 		return "insecure"
-	case len(i.Names) > 0:
-		return i.Names[0]
 	case i.Account != nil:
 		return i.Account.Name
+	case len(i.Names) > 0:
+		return i.Names[0]
 	}
 	return "unknown"
 }
@@ -87,6 +87,13 @@ func (r Roles) has(role Role, names ...string) bool {
 	return false
 }
 
+// admits says whether one of the names in a certificate has one of the roles. One that
+// reads like a service account's is none: that only a token vouches for.
+func (r Roles) admits(roles []Role, names []string) bool {
+	own := slices.DeleteFunc(slices.Clone(names), IsAccount)
+	return r.hasAny(roles, own...)
+}
+
 // hasAny says whether one of the names has one of the roles.
 func (r Roles) hasAny(roles []Role, names ...string) bool {
 	return slices.ContainsFunc(roles, func(role Role) bool { return r.has(role, names...) })
@@ -96,7 +103,7 @@ func listed(list, names []string) bool {
 	return slices.ContainsFunc(list, func(entry string) bool {
 		start, any := strings.CutSuffix(entry, "*")
 		return slices.ContainsFunc(names, func(n string) bool {
-			return n == entry || any && strings.HasPrefix(entry, accountPrefix) && strings.HasPrefix(n, start)
+			return n == entry || any && IsAccount(entry) && strings.HasPrefix(n, start)
 		})
 	})
 }
@@ -148,7 +155,7 @@ func (g guard) admit(ctx context.Context, method string) (Identity, error) {
 	}
 	allowed := rolesFor(method)
 	names, problem := certified(ctx)
-	if problem == nil && g.roles.hasAny(allowed, names...) {
+	if problem == nil && g.roles.admits(allowed, names) {
 		return Identity{Names: names}, nil
 	}
 	who := Identity{Names: names}

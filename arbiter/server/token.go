@@ -13,6 +13,9 @@ import (
 // accountPrefix begins the user name of every service account.
 const accountPrefix = "system:serviceaccount:"
 
+// IsAccount says whether a name, or a pattern, is that of service accounts.
+func IsAccount(name string) bool { return strings.HasPrefix(name, accountPrefix) }
+
 // Account is a service account, as its token vouches for it.
 type Account struct {
 	// Name is system:serviceaccount:NAMESPACE:NAME.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -123,6 +124,8 @@ func (o *serveOptions) manager(config *rest.Config, log logr.Logger, term *contr
 			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: stripPod}},
 		},
 		LeaderElection: o.leaderElect, LeaderElectionReleaseOnCancel: true,
+		// The lock is our own; this is its name in the metrics, by which alerts look for it.
+		LeaderElectionID: leaderLease,
 	}
 	if len(o.namespaces) > 0 {
 		opts.Cache.DefaultNamespaces = map[string]cache.Config{}
@@ -183,11 +186,12 @@ func (o *serveOptions) secrets(mgr ctrl.Manager, held *server.Held, log logr.Log
 	}
 }
 
+// first is the first name that a certificate can have.
 func first(names []string) string {
-	if len(names) == 0 {
-		return "nobody"
+	if i := slices.IndexFunc(names, func(n string) bool { return !server.IsAccount(n) }); i >= 0 {
+		return names[i]
 	}
-	return names[0]
+	return "nobody"
 }
 
 // restConfig finds the API server. Priority and fairness there limit us, not the client.

@@ -192,7 +192,18 @@ func run(ctx context.Context, o *options, tracing *traces.Traces) error {
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+	mgr, err := o.manager(cfg, scheme, lock)
+	if err != nil {
+		return fmt.Errorf("set up: %w", err)
+	}
+	if err := wire(ctx, mgr, o, tracing, identity); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+func (o *options) manager(cfg *rest.Config, scheme *runtime.Scheme, lock resourcelock.Interface) (ctrl.Manager, error) {
+	return ctrl.NewManager(cfg, ctrl.Options{
 		Scheme:                              scheme,
 		Cache:                               controller.CacheOptions(o.namespaces),
 		Metrics:                             metricsserver.Options{BindAddress: o.metrics},
@@ -203,14 +214,9 @@ func run(ctx context.Context, o *options, tracing *traces.Traces) error {
 		RenewDeadline:                       &o.renewDeadline,
 		RetryPeriod:                         &o.retryPeriod,
 		LeaderElectionReleaseOnCancel:       true,
+		// The lock is our own; this is its name in the metrics, by which alerts look for it.
+		LeaderElectionID: electionName,
 	})
-	if err != nil {
-		return fmt.Errorf("set up: %w", err)
-	}
-	if err := wire(ctx, mgr, o, tracing, identity); err != nil {
-		return err
-	}
-	return mgr.Start(ctx)
 }
 
 // election returns the lock of the leader election under an identity that we know.
