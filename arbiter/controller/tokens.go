@@ -29,6 +29,8 @@ const (
 	rememberedTokens = 4096
 	// reviewsAtOnce bounds what strangers can make us ask.
 	reviewsAtOnce = 16
+	// reviewsWaiting bounds what we keep of calls that wait for their turn.
+	reviewsWaiting = 1024
 	// longestToken is more than any service account's has.
 	longestToken = 16 << 10
 	reviewWithin = 5 * time.Second
@@ -39,13 +41,16 @@ type Tokens struct {
 	writer client.Writer
 	known  *cache.LRUExpireCache // hash of a token to verdict
 	asking singleflight.Group
-	slots  chan struct{}
+	// slots are for reviews under way, turns for these and those that wait for a slot.
+	slots, turns chan struct{}
 }
 
 type verdict struct {
 	account server.Account
 	refused *server.TokenRefused
 }
+
+var errBusy = errors.New("review a token: too many others are under review; call again")
 
 // clockFunc is a clock for the cache.
 type clockFunc func() time.Time
@@ -56,7 +61,7 @@ func (f clockFunc) Now() time.Time { return f() }
 // NewTokens returns Tokens that ask through w.
 func NewTokens(w client.Writer, now func() time.Time) *Tokens {
 	return &Tokens{
-		writer: w, slots: make(chan struct{}, reviewsAtOnce),
+		writer: w, slots: make(chan struct{}, reviewsAtOnce), turns: make(chan struct{}, reviewsWaiting),
 		known: cache.NewLRUExpireCacheWithClock(rememberedTokens, clockFunc(now)),
 	}
 }
@@ -97,13 +102,19 @@ func (v verdict) answer() (server.Account, error) {
 }
 
 func (t *Tokens) ask(ctx context.Context, token string) (verdict, error) {
+	select {
+	case t.turns <- struct{}{}:
+		defer func() { <-t.turns }()
+	default:
+		return verdict{}, errBusy
+	}
 	ctx, cancel := context.WithTimeout(ctx, reviewWithin)
 	defer cancel()
 	select {
 	case t.slots <- struct{}{}:
 		defer func() { <-t.slots }()
 	case <-ctx.Done():
-		return verdict{}, errors.New("review a token: too many others are under review; call again")
+		return verdict{}, errBusy
 	}
 	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{TokenAudience}}}
 	if err := t.writer.Create(ctx, review); err != nil {

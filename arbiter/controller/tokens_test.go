@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -119,5 +120,54 @@ func TestATokenIsRememberedForAShortTime(t *testing.T) {
 	}
 	if n := len(tokens.known.Keys()); n > rememberedTokens {
 		t.Errorf("%d tokens are remembered", n)
+	}
+}
+
+// stuck is an API server that does not answer until it is let.
+type stuck struct {
+	client.Writer
+
+	asked, release chan struct{}
+}
+
+func (s *stuck) Create(ctx context.Context, _ client.Object, _ ...client.CreateOption) error {
+	s.asked <- struct{}{}
+	select {
+	case <-s.release:
+		return errors.New("released")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestAFloodOfTokensIsNotKept(t *testing.T) {
+	api := &stuck{asked: make(chan struct{}, reviewsAtOnce), release: make(chan struct{})}
+	tokens := NewTokens(api, time.Now)
+	const calls = 2 * reviewsWaiting
+	answers := make(chan error, calls)
+	for i := range calls {
+		go func() {
+			_, err := tokens.Review(t.Context(), strconv.Itoa(i))
+			answers <- err
+		}()
+	}
+	for range reviewsAtOnce {
+		<-api.asked
+	}
+	// Those for which there is no room are answered while nobody else is.
+	for range calls - reviewsWaiting {
+		if err := <-answers; !errors.Is(err, errBusy) {
+			t.Fatalf("got %v, want %v", err, errBusy)
+		}
+	}
+	close(api.release)
+	for left := reviewsWaiting; left > 0; {
+		select {
+		case <-api.asked:
+		case err := <-answers:
+			if left--; err == nil {
+				t.Error("a token is accepted that nobody knows")
+			}
+		}
 	}
 }

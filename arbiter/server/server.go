@@ -23,6 +23,9 @@ import (
 const (
 	// maxMessage bounds a request: 1000 candidates with the longest names fit in.
 	maxMessage = 2 << 20
+	// maxHeader bounds what anybody can have us keep before we know who it is: the longest
+	// token fits in.
+	maxHeader = 32 << 10
 	// stopWithin is how long calls under way may take when the server stops.
 	stopWithin = 2 * time.Second
 )
@@ -61,7 +64,7 @@ func New(cfg Config) *Server {
 	}
 	g := guard{roles: cfg.Roles, plaintext: cfg.Certificates == nil, tokens: cfg.Tokens, again: cfg.AdmitAgain}
 	opts := append(slices.Clone(cfg.Options),
-		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxHeaderListSize(maxHeader),
 		grpc.ChainUnaryInterceptor(logUnary(cfg.Log), g.unary),
 		grpc.ChainStreamInterceptor(logStream(cfg.Log), g.stream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),

@@ -98,6 +98,9 @@ func TestWhoMayCallWithAToken(t *testing.T) {
 		_, err := arbiterv1.NewArbiterServiceClient(conn).ListReplicas(ctx, &arbiterv1.ListReplicasRequest{Group: group})
 		return err
 	}
+	listWithMuch := func(ctx context.Context, conn *grpc.ClientConn) error {
+		return list(metadata.AppendToOutgoingContext(ctx, "much", strings.Repeat("x", 64<<10)), conn)
+	}
 	attend := func(replica, instance string) func(context.Context, *grpc.ClientConn) error {
 		return func(ctx context.Context, conn *grpc.ClientConn) error {
 			ctx, cancel := context.WithCancel(ctx)
@@ -128,11 +131,14 @@ func TestWhoMayCallWithAToken(t *testing.T) {
 		"a certificate needs no API server":           {certs: up, token: "upgrader", down: true, call: list},
 		"a token does, and may come again":            {token: "upgrader", down: true, call: list, want: codes.Unavailable, says: "the API server is down"},
 		"a token helps where a certificate expired":   {certs: expired, token: "upgrader", call: list},
+		"much beside a token is not read":             {token: "upgrader", call: listWithMuch, want: codes.Internal, says: "header list size"},
 		"a pod attends as itself":                     {token: "pod", call: attend("ns/web-1", "u1")},
 		"and as no other pod":                         {token: "pod", call: attend("ns/web-2", "u2"), want: codes.PermissionDenied, says: "attends as itself only"},
 		"and not as its predecessor":                  {token: "pod", call: attend("ns/web-1", "u0"), want: codes.PermissionDenied, says: "attends as itself only"},
 		"a token without a pod attends as nobody":     {token: "loose", call: attend("ns/web-1", "u1"), want: codes.PermissionDenied, says: "attends as itself only"},
 		"an attending pod has no other role":          {token: "pod", call: list, want: codes.PermissionDenied, says: "upgrader or admin"},
+		"a certificate is no service account":         {certs: []tls.Certificate{ca.issue(t, "system:serviceaccount:sys:up", -time.Hour, time.Hour)}, call: list, want: codes.PermissionDenied, says: "upgrader or admin"},
+		"nor does it match the pattern of accounts":   {certs: []tls.Certificate{ca.issue(t, "system:serviceaccount:ns:*", -time.Hour, time.Hour)}, call: attend("ns/web-1", "u1"), want: codes.PermissionDenied, says: "needs the role attendant"},
 		"the name of a certificate attends as anyone": {certs: []tls.Certificate{ca.issue(t, "att", -time.Hour, time.Hour)}, call: attend("ns/web-2", "u2")},
 	}
 	for name, tt := range tests {
