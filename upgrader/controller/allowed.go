@@ -118,16 +118,17 @@ func (a Allowed) special(to netip.AddrPort, port string) error {
 	return nil
 }
 
-// metadataIPs are where clouds serve credentials outside the link-local range: AWS (IPv6),
-// Azure, Alibaba.
+// metadataIPs are where clouds serve credentials outside the link-local range: AWS and
+// Google (IPv6), Azure, Alibaba.
 var metadataIPs = []netip.Addr{
-	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("168.63.129.16"), netip.MustParseAddr("100.100.100.200"),
+	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd20:ce::254"), netip.MustParseAddr("168.63.129.16"), netip.MustParseAddr("100.100.100.200"),
 }
 
 // nat64 is the prefix under which an IPv4 address is reached in IPv6 (RFC 6052).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
 func specialIP(ip netip.Addr) string {
+	ip = ip.WithZone("") // an address with a zone equals none without, and is in no prefix
 	if nat64.Contains(ip) {
 		b := ip.As16()
 		ip = netip.AddrFrom4([4]byte(b[12:]))

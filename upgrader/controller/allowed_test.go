@@ -38,6 +38,9 @@ func TestWhichArbitersAPlanMayName(t *testing.T) {
 		{"metadata", []string{"*"}, "169.254.169.254:80", "a link-local address"},
 		{"metadata of AWS in IPv6", []string{"*"}, "[fd00:ec2::254]:80", "metadata"},
 		{"metadata behind NAT64", []string{"*"}, "[64:ff9b::a9fe:a9fe]:80", "a link-local address"},
+		{"metadata of Google in IPv6", []string{"*"}, "[fd20:ce::254]:80", "metadata"},
+		{"metadata with a zone", []string{"*"}, "[fd00:ec2::254%eth0]:80", "metadata"},
+		{"metadata behind NAT64 with a zone", []string{"*"}, "[64:ff9b::a9fe:a9fe%eth0]:80", "a link-local address"},
 		{"any own address", []string{"*"}, "0.0.0.0:9443", "the unspecified address"},
 		{"loopback that is listed", []string{"127.0.0.1"}, "127.0.0.1:9443", ""},
 		{"loopback that is listed with its port", []string{"127.0.0.1:9443"}, "127.0.0.1:9443", ""},
@@ -64,7 +67,7 @@ func TestWhereANameMayLead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for to, may := range map[string]bool{
-		"10.1.2.3:1": true, "127.0.0.1:1": false, "127.0.0.2:1": true, "169.254.169.254:80": false, "[fe80::1%eth0]:1": false,
+		"10.1.2.3:1": true, "127.0.0.1:1": false, "127.0.0.2:1": true, "169.254.169.254:80": false, "[fe80::1%eth0]:1": false, "[fd00:ec2::254%eth0]:80": false,
 	} {
 		if err := a.Permit(netip.MustParseAddrPort(to)); (err == nil) != may {
 			t.Errorf("%s: %v", to, err)
