@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -9,6 +10,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -160,4 +164,20 @@ func TestNobodyNeedsToCount(t *testing.T) {
 	m.GaveBack(true)
 	m.Handover(HandoverDone)
 	m.Adopted(1, false, nil)
+}
+
+// Plans choose their arbiters; what these answer must not make ever more series.
+func TestCodesThatDoNotExistAreOne(t *testing.T) {
+	m := New(prometheus.NewRegistry(), time.Now)
+	for code := range codes.Code(100) {
+		answer := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+			return status.Error(code, "no")
+		}
+		if err := m.Unary(t.Context(), "/offduty.arbiter.v1.ArbiterService/PinLease", nil, nil, nil, answer); status.Code(err) != code {
+			t.Errorf("code %d has become %v", code, err)
+		}
+	}
+	if got, want := testutil.CollectAndCount(m.requests), int(codes.Unauthenticated)+1; got != want {
+		t.Errorf("%d series, want %d", got, want)
+	}
 }
