@@ -218,6 +218,11 @@ func checkNext(t *testing.T, b []byte) {
 	if len(d.Targets) != len(w.Targets) {
 		t.Fatalf("%d remarks on %d targets", len(d.Targets), len(w.Targets))
 	}
+	for i, r := range d.Targets {
+		if r.Reason == "" || r.Message == "" || r.Reason == Complete && w.Targets[i].Leaving {
+			t.Errorf("%s is told to be %+v", w.Targets[i].Name, r)
+		}
+	}
 	c := checker{t: t, w: w, d: d, touched: map[string]string{}}
 	for i := range w.Targets {
 		if w.Targets[i].Newer && len(d.Actions) > 0 {

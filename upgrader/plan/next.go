@@ -238,14 +238,16 @@ func (n *next) remarkOf(i int) Remark {
 	r := of.remark
 	switch {
 	case r.rank != rankNone:
-	case t.Blocked == nil && of.left == 0 && !t.active():
+	case t.Blocked == nil && !t.Leaving && of.left == 0 && !t.active():
 		return Remark{Complete, fmt.Sprintf("all %d replicas are upgraded", len(t.Pods))}
 	case n.general.rank != rankNone:
 		r = n.general
 	case n.going.rank != rankNone:
 		r = n.going
-	default:
+	case n.best.rank != rankNone:
 		r = n.best
+	default:
+		return Remark{n.d.Reason, n.d.Message}
 	}
 	return Remark{r.reason, r.message}
 }
