@@ -10,7 +10,9 @@ import (
 )
 
 // Leader tells the leadership term of this process: the number of changes of the
-// leader-election Lease, which the API server keeps and which only grows.
+// leader-election Lease, which the API server keeps and which only grows, counted from when
+// the Lease was made. One that is deleted and made anew, with the operator's namespace
+// perhaps, counts its changes from 0 again, and sets and arbiters remember earlier terms.
 type Leader struct {
 	// Reader reads the API server, not a cache.
 	Reader client.Reader
@@ -43,10 +45,10 @@ func (l *Leader) Term(ctx context.Context) (int64, string, error) {
 	if lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity != l.Identity {
 		return 0, "", fmt.Errorf("the leader-election lease %s is not held by this process (%s) any more", l.Lease, l.Identity)
 	}
+	l.term = lease.CreationTimestamp.Unix()
 	if lease.Spec.LeaseTransitions != nil {
-		l.term = int64(*lease.Spec.LeaseTransitions)
+		l.term += int64(*lease.Spec.LeaseTransitions)
 	}
-	l.term++ // the first leader has made no transition; 0 means no term
 	l.ok = true
 	return l.term, l.Identity, nil
 }

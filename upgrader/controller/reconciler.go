@@ -93,7 +93,8 @@ func (r *Reconciler) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if decision.Succeeded() {
 		// The successor's status is the right one. This process learns in a moment that it
 		// does not lead any more, and ends.
-		return ctrl.Result{RequeueAfter: retryConflict}, nil
+		logger.Info("another upgrader has acted on the plan in a later term; if this one goes on leading, a restore has set its term back: delete the leader-election Lease", "term", term)
+		return ctrl.Result{RequeueAfter: retrySucceeded}, nil
 	}
 	applyErr := r.Applier.Apply(ctx, scene, ses, decision)
 	again := apply.IsAgain(applyErr)
@@ -143,6 +144,9 @@ func (r *Reconciler) tell(ctx context.Context, up *v1alpha1.UpgradePlan, next *v
 
 // retryConflict is how soon a conflict is looked at again, should no event come.
 const retryConflict = 200 * time.Millisecond
+
+// retrySucceeded is how soon a process looks again that does not lead any more.
+const retrySucceeded = 5 * time.Second
 
 // converse returns the plan's conversation with its arbiter and what it knows, and when to
 // look again at what no event will tell; 0: never.
