@@ -215,14 +215,7 @@ func checkNext(t *testing.T, b []byte) {
 	if d.Done && d.Going.Reason != "" {
 		t.Errorf("done, and yet %+v goes on", d.Going)
 	}
-	if len(d.Targets) != len(w.Targets) {
-		t.Fatalf("%d remarks on %d targets", len(d.Targets), len(w.Targets))
-	}
-	for i, r := range d.Targets {
-		if r.Reason == "" || r.Message == "" || r.Reason == Complete && w.Targets[i].Leaving {
-			t.Errorf("%s is told to be %+v", w.Targets[i].Name, r)
-		}
-	}
+	checkRemarks(t, w, d)
 	c := checker{t: t, w: w, d: d, touched: map[string]string{}}
 	for i := range w.Targets {
 		if w.Targets[i].Newer && len(d.Actions) > 0 {
@@ -231,6 +224,18 @@ func checkNext(t *testing.T, b []byte) {
 	}
 	for _, a := range d.Actions {
 		c.action(a)
+	}
+}
+
+func checkRemarks(t *testing.T, w *World, d Decision) {
+	t.Helper()
+	if len(d.Targets) != len(w.Targets) {
+		t.Fatalf("%d remarks on %d targets", len(d.Targets), len(w.Targets))
+	}
+	for i, r := range d.Targets {
+		if r.Reason == "" || r.Message == "" || r.Reason == Complete && w.Targets[i].Leaving {
+			t.Errorf("%s is told to be %+v", w.Targets[i].Name, r)
+		}
 	}
 }
 
