@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-logr/logr"
 	kruisev1beta1 "github.com/openkruise/kruise-api/apps/v1beta1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -26,6 +28,18 @@ import (
 
 // Workers is how many plans are reconciled at the same time.
 const Workers = 8
+
+const (
+	firstRetry = 5 * time.Millisecond
+	// lastRetry is short enough for a plan that fails all the time to be noticed by the alert
+	// OffdutyReconcileFails, and for one to go on soon when what failed is well again.
+	lastRetry = 30 * time.Second
+)
+
+// retries says when a plan is looked at again after an error.
+func retries() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry)
+}
 
 // CacheOptions keep the cache small: of pods only what decisions need. Without namespaces
 // it holds those of all.
@@ -81,7 +95,7 @@ func (r *Reconciler) SetupWithManager(ctx context.Context, mgr ctrl.Manager, not
 		Watches(&kruisev1beta1.StatefulSet{}, handler.EnqueueRequestsFromMapFunc(r.plansOfSet)).
 		Watches(&corev1.Pod{}, &podHandler{r}).
 		WatchesRawSource(source.Func(notices.Start)).
-		WithOptions(controller.Options{MaxConcurrentReconciles: Workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: Workers, RateLimiter: retries()}).
 		WithLogConstructor(func(req *reconcile.Request) logr.Logger {
 			if req == nil {
 				return mgr.GetLogger().WithName("upgradeplan")
