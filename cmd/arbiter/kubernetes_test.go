@@ -16,10 +16,12 @@ import (
 	"offduty.dev/arbiter/controller"
 )
 
-// The alerts ask for leader_election_master_status by this name.
-func TestTheElectionHasItsNameInTheMetrics(t *testing.T) {
-	asked := make(chan struct{})
-	once := sync.OnceFunc(func() { close(asked) })
+// electing is an API server that knows what a manager asks for and is out of order
+// otherwise, and tells of the first request for a Lease.
+func electing(t *testing.T) (url string, asked <-chan struct{}) {
+	t.Helper()
+	first := make(chan struct{})
+	once := sync.OnceFunc(func() { close(first) })
 	discovery := map[string]string{
 		"/api":    `{"kind": "APIVersions", "versions": ["v1"]}`,
 		"/api/v1": `{"kind": "APIResourceList", "groupVersion": "v1", "resources": [{"name": "pods", "kind": "Pod", "namespaced": true}]}`,
@@ -36,9 +38,15 @@ func TestTheElectionHasItsNameInTheMetrics(t *testing.T) {
 		}
 		http.Error(w, "not now", http.StatusServiceUnavailable)
 	}))
-	defer api.Close()
+	t.Cleanup(api.Close)
+	return api.URL, first
+}
+
+// The alerts ask for leader_election_master_status by this name.
+func TestTheElectionHasItsNameInTheMetrics(t *testing.T) {
+	url, asked := electing(t)
 	o := &serveOptions{metrics: "0", probes: "0", leaderElect: true, leaderNamespace: "sys", leaseDuration: 15 * time.Second}
-	mgr, err := o.manager(&rest.Config{Host: api.URL}, logr.Discard(), &controller.Term{Now: time.Now})
+	mgr, err := o.manager(&rest.Config{Host: url}, logr.Discard(), &controller.Term{Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

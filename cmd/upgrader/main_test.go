@@ -13,10 +13,12 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
-// The alerts ask for leader_election_master_status by this name.
-func TestTheElectionHasItsNameInTheMetrics(t *testing.T) {
-	asked := make(chan struct{})
-	once := sync.OnceFunc(func() { close(asked) })
+// electing is an API server that knows what a manager asks for and is out of order
+// otherwise, and tells of the first request for a Lease.
+func electing(t *testing.T) (url string, asked <-chan struct{}) {
+	t.Helper()
+	first := make(chan struct{})
+	once := sync.OnceFunc(func() { close(first) })
 	discovery := map[string]string{
 		"/api":                         `{"kind": "APIVersions", "versions": ["v1"]}`,
 		"/api/v1":                      `{"kind": "APIResourceList", "groupVersion": "v1", "resources": [{"name": "pods", "kind": "Pod", "namespaced": true}]}`,
@@ -34,12 +36,18 @@ func TestTheElectionHasItsNameInTheMetrics(t *testing.T) {
 		}
 		http.Error(w, "not now", http.StatusServiceUnavailable)
 	}))
-	defer api.Close()
+	t.Cleanup(api.Close)
+	return api.URL, first
+}
+
+// The alerts ask for leader_election_master_status by this name.
+func TestTheElectionHasItsNameInTheMetrics(t *testing.T) {
+	url, asked := electing(t)
 	o := &options{
 		metrics: "0", probes: "0", elect: true, namespace: "sys",
 		leaseDuration: 15 * time.Second, renewDeadline: 10 * time.Second, retryPeriod: 2 * time.Second,
 	}
-	cfg := &rest.Config{Host: api.URL}
+	cfg := &rest.Config{Host: url}
 	lock, err := election(cfg, o, "me")
 	if err != nil {
 		t.Fatal(err)
