@@ -56,6 +56,13 @@ func (p *Pod) updateDone() bool {
 	return p.Grace == "" && (!p.Record || p.Running != "" && p.Running != p.RecordImage)
 }
 
+// same says whether the image runs that is wanted, and ran when the update began: then
+// Kruise never sees the update end (I, its check of the imageID). A template that is taken back at once does
+// that, as the kubelet may not have seen the image between.
+func (p *Pod) same() bool {
+	return p.Record && p.Grace == "" && p.Running != "" && p.Running == p.Image && p.Running == p.RecordImage
+}
+
 // Set is what matters of an Advanced StatefulSet.
 type Set struct {
 	Name       string

@@ -122,6 +122,8 @@ func (s *Sim) ended(u *upgrader, a plan.ReleaseLease) {
 	p, ok := s.api.pods[a.Lease.Replica]
 	switch {
 	case !ok || p.Terminating:
+	case a.Upgraded && p.UID == a.Lease.Instance && !p.updateDone():
+		s.fail("3: %s gives %s back, whose update has not ended", u.name, p.Name)
 	case p.released():
 		s.fail("5: %s releases the lease on %s before the replica is finished", u.name, p.Name)
 	case p.Note.ID == a.Lease.ID || p.Grant:

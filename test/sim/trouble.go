@@ -263,7 +263,40 @@ func (s *Sim) settle() {
 	if s.plan.uid == "" && !s.away {
 		s.createPlan()
 	}
+	s.reclaim()
+	s.mend()
 	s.follow()
+}
+
+// mend is what users do about a replica that failed although its image is good: they delete
+// the pod, as the plan says.
+func (s *Sim) mend() {
+	for _, name := range names(s.api.pods) {
+		if p := s.api.pods[name]; p.same() && !p.Terminating && s.plan.steps[name].step == plan.StepFailed {
+			s.change(name, "user", "deletes the pod that failed", func(q *Pod) { q.Terminating = true })
+			s.Kinds["failed pod deleted"]++
+		}
+	}
+}
+
+// reclaim is what users do about a set that was armed too late: by a leader that had been
+// frozen before its write, when the plan had gone or named the set no more and its
+// successor had found nothing to give back. A plan that names the set takes it over.
+func (s *Sim) reclaim() {
+	for _, name := range s.cfg.Sets {
+		set := s.api.sets[name]
+		_, shown := s.plan.shown[name]
+		switch {
+		case set.Plan == "" || set.Plan == s.plan.uid && (shown || s.plan.named(name)):
+		case s.plan.uid == "":
+			s.Kinds["armed for a plan that is gone"]++
+			s.away = false
+			s.createPlan()
+		case s.here() && !s.plan.named(name):
+			s.Kinds["armed for a plan that does not name it"]++
+			s.edit(func(p *planObject) { p.targets = append(slices.Clone(p.targets), s.wish(name)) })
+		}
+	}
 }
 
 // Done says whether everything is as it must be at the end.

@@ -303,8 +303,11 @@ func (u *upgrader) fill(r *plan.Replica, p *Pod) {
 	r.Working, r.WorkingDefault, r.Note, r.Verified, r.Fenced = p.Working, "false", p.Note, p.Verified, p.Fenced
 	r.Gated, r.GateOpen, r.GateClosed, r.GateSince = p.Gated, p.Gate == "True", p.Gate == "False", p.GateSince
 	r.Ready, r.Fit, r.FitSince, r.UpdateDone = p.Ready, p.fit(), p.FitSince, p.updateDone()
-	if !r.Fit && p.Running == "" && broken(p.Image) {
+	switch {
+	case !r.Fit && p.Running == "" && broken(p.Image):
 		r.Trouble = &plan.Blocker{Reason: "ImagePullBackOff", Message: "image " + p.Image}
+	case p.same():
+		r.Trouble = &plan.Blocker{Reason: plan.SameDigest, Message: "it runs what it ran before"}
 	}
 }
 
@@ -557,8 +560,8 @@ func (u *upgrader) commit(pause func(), a plan.Commit) {
 		}
 		pause()
 	}
-	off := false
-	u.patchPod(plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off, Why: plan.Releasing})
+	off, none := false, ""
+	u.patchPod(plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off, Verified: &none, Why: plan.Releasing})
 }
 
 func (u *upgrader) pin(pod string, l plan.Lease) bool {

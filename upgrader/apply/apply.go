@@ -293,15 +293,16 @@ func (r *run) disarm(ctx context.Context, a plan.Disarm) error {
 }
 
 // commit is the point of no return. The patch names the pod version that was seen to be
-// ready for it: whatever has happened to the pod since makes it a conflict.
+// ready for it: whatever has happened to the pod since makes it a conflict. What was
+// verified on the pod counts no more: it may come back to that revision by another update.
 func (r *run) commit(ctx context.Context, a plan.Commit) error {
 	if !a.Lease.Pinned {
 		if err := r.pin(ctx, a.Pod, a.Lease); err != nil {
 			return err
 		}
 	}
-	off := false
-	if err := r.patchPod(ctx, plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off, Why: plan.Releasing}); err != nil {
+	off, none := false, ""
+	if err := r.patchPod(ctx, plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off, Verified: &none, Why: plan.Releasing}); err != nil {
 		return err
 	}
 	r.Metrics.Committed(a.UID)

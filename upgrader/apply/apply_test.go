@@ -174,7 +174,7 @@ func TestAPinnedReplicaIsReleasedUnderTheVersionThatWasSeen(t *testing.T) {
 	if err := a.Apply(t.Context(), scene, nil, plan.Decision{Actions: []plan.Action{commit}}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{`{"metadata":{"labels":{"offduty.dev/hold":null},"resourceVersion":"9","uid":"u0"}}`}, s.patches); diff != "" {
+	if diff := cmp.Diff([]string{`{"metadata":{"annotations":{"offduty.dev/verified":null},"labels":{"offduty.dev/hold":null},"resourceVersion":"9","uid":"u0"}}`}, s.patches); diff != "" {
 		t.Errorf("the patches (-want +got):\n%s", diff)
 	}
 	s.err = conflict

@@ -118,8 +118,8 @@ type PatchPod struct {
 	Why  Reason
 }
 
-// Commit pins the lease, unless it is pinned, and then takes the hold off the pod: the
-// point of no return. Preconditions: UID and ResourceVersion of the very version that was
+// Commit pins the lease, unless it is pinned, and then takes the hold off the pod, and with
+// it what was verified there: the point of no return. Preconditions: UID and ResourceVersion of the very version that was
 // seen to be ready for it.
 type Commit struct {
 	Pod             string

@@ -86,7 +86,7 @@ func (r *Replica) chosen() *Replica { r.grant().State = StatePreparingUpdate; re
 
 // release takes the hold off: the point of no return.
 func (r *Replica) release() *Replica {
-	r.chosen().Hold, r.Lease.Pinned = false, true
+	r.chosen().Hold, r.Lease.Pinned, r.Verified = false, true, ""
 	return r
 }
 
