@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
+
+	"offduty.dev/api/v1alpha1"
 )
 
 func TestWrongUsage(t *testing.T) {
@@ -84,6 +86,23 @@ func TestAPlanInAFile(t *testing.T) {
 			t.Errorf("it is read as %+v: %v", up, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 			t.Errorf("it says %v, not %q", err, want)
+		}
+	}
+}
+
+func TestItWarnsOfAnotherArbiterThanThePlans(t *testing.T) {
+	for _, c := range []struct{ plans, address, want string }{
+		{"", "", ""},
+		{"offduty-arbiter.sys.svc:9443", "", ""},
+		{"offduty-arbiter.sys.svc.cluster.local:9443", "", ""},
+		{"own.shop.svc:1", "own.shop.svc:1", ""},
+		{"own.shop.svc:1", "", "\nthe plan's arbiter is own.shop.svc:1, but this asks the one in namespace sys: a lease there may be another one"},
+		{"own.shop.svc:1", "127.0.0.1:2", "\nthe plan's arbiter is own.shop.svc:1, but this asks 127.0.0.1:2: a lease there may be another one"},
+	} {
+		o := &releasePinOptions{namespace: "sys", address: c.address}
+		up := &v1alpha1.UpgradePlan{Spec: v1alpha1.UpgradePlanSpec{Arbiter: v1alpha1.Arbiter{Address: c.plans}}}
+		if got := o.elsewhere(up); got != c.want {
+			t.Errorf("plan's %q, --address %q: got %q, want %q", c.plans, c.address, got, c.want)
 		}
 	}
 }

@@ -84,7 +84,7 @@ func (o *releasePinOptions) run(ctx context.Context, planName, replica string) e
 	if err != nil {
 		return err
 	}
-	if err := o.confirm(question); err != nil {
+	if err := o.confirm(question + o.elsewhere(up)); err != nil {
 		return err
 	}
 	conn, err := o.dial(ctx, k)
@@ -101,6 +101,19 @@ func (o *releasePinOptions) run(ctx context.Context, planName, replica string) e
 	}
 	_, err = fmt.Fprintln(o.streams.Out, text)
 	return err
+}
+
+// elsewhere warns that the plan has another arbiter than the one that is about to be asked.
+func (o *releasePinOptions) elsewhere(up *v1alpha1.UpgradePlan) string {
+	its := up.Spec.Arbiter.Address
+	asked, usual := o.address, "offduty-arbiter."+o.namespace+".svc"
+	if asked == "" {
+		asked = "the one in namespace " + o.namespace
+	}
+	if its == "" || its == o.address || strings.HasPrefix(its, usual+":") || strings.HasPrefix(its, usual+".") {
+		return ""
+	}
+	return fmt.Sprintf("\nthe plan's arbiter is %s, but this asks %s: a lease there may be another one", its, asked)
 }
 
 // confirm asks, unless --yes was given.
