@@ -39,11 +39,17 @@ func (s *Sim) disturbed(set Set, p Pod, how string) {
 	case !ok || q.UID != p.UID:
 		return // the pod is gone
 	case set.Foreign && !p.Hold && !leased:
-		s.foreign++
-	case !s.cfg.BornHeld && !p.Hold && p.Note.ID == "" && !s.held[p.UID] && !s.works(q):
+		if s.excused[p.UID] != p.RV {
+			s.foreign++
+		}
+		s.excused[p.UID] = p.RV
+	case !s.cfg.BornHeld && !p.Hold && p.Note.ID == "" && (!s.held[p.UID] || s.excused[p.UID] == p.RV) && !s.works(q):
 		// It was born without a hold, and a replica for which the partition is lowered was
 		// lost at the same time: only a hold in the user's template excludes that.
-		s.unheld++
+		if s.excused[p.UID] != p.RV {
+			s.unheld++
+		}
+		s.excused[p.UID] = p.RV // Kruise goes on with what it saw, also if we hold it meanwhile
 	case s.works(q):
 		s.fail("1: %s: %s, and it works", p.Name, how)
 	case !leased || l.Phase != lease.Pinned || l.Instance != p.UID:
@@ -100,7 +106,7 @@ func (s *Sim) unprotected(u *upgrader, p Pod) {
 func (s *Sim) left(u *upgrader) {
 	for _, name := range s.cfg.Sets {
 		set := s.api.sets[name]
-		if set.Armed || set.Plan != "" {
+		if set.Plan != "" && set.Term >= u.term { // one armed too late by an earlier leader: see reclaim
 			s.fail("7: %s lets the plan go, and %s is armed", u.name, name)
 		}
 		if set.Partition < s.original[name] && !set.Foreign {
