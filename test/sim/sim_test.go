@@ -61,6 +61,7 @@ func TestFoundByChance(t *testing.T) {
 	}{
 		{"a template that is taken back while replicas are given back to duty: the arbiter hears what was verified", 129},
 		{"a replica that comes back to the revision verified before: it is verified again", 419},
+		{"marks of an ended lease on a replica to which the template came back: a plan that goes takes them off", 6377},
 		{"a successor that is refused as it is not held yet: who asked hears when it is", 93},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -117,6 +117,14 @@ func TestLeaving(t *testing.T) {
 			reason: Leaving,
 		},
 		{
+			name: "what an ended lease left on a replica goes, also when the template came back to it unverified",
+			world: leaving(func(w *World) {
+				r := w.pod(1).grant()
+				r.Revision, r.Verified, r.Lease = "v2", "", nil
+			}),
+			want: []string{"patch web-1 grant=false note="}, reason: Undoing, says: "web-1",
+		},
+		{
 			name:  "then the rest of what was taken over",
 			world: leaving(settled),
 			want:  []string{"disarm web"}, reason: Leaving,

@@ -27,7 +27,7 @@ func (n *next) replicas(i int, t *Target, sel selection, wrong *Replica) bool {
 			n.failed(i, t, r)
 		case StepVerifying:
 			if n.leaving(t) && r.Lease == nil && !r.released() {
-				n.tend(r) // it is not ours, and will not be
+				n.leaveUnverified(i, t, r)
 				continue
 			}
 			n.verify(i, t, r)
@@ -37,6 +37,16 @@ func (n *next) replicas(i int, t *Target, sel selection, wrong *Replica) bool {
 		}
 	}
 	return moving
+}
+
+// leaveUnverified is for a replica at the update revision that nobody verified: it is not
+// ours, and will not be. What an ended lease left on it goes.
+func (n *next) leaveUnverified(i int, t *Target, r *Replica) {
+	if r.marked() {
+		n.undo(i, t, r, Leaving)
+		return
+	}
+	n.tend(r)
 }
 
 func (n *next) patch(r *Replica, why Reason) PatchPod {
