@@ -362,7 +362,11 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 func (u *upgrader) leave(pause func(), a plan.Leave) {
 	if u.adopted && !a.Untold {
 		var no *lease.Refusal
-		if !u.call(func(time.Time) { no = u.s.arb.table.Retire(u.holder, u.token) }) || no != nil {
+		if !u.call(func(time.Time) { no = u.s.arb.table.Retire(u.holder, u.token) }) {
+			return
+		}
+		if no != nil {
+			u.adopted = u.adopted && no.Reason != lease.StaleToken
 			return
 		}
 		pause()

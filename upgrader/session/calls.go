@@ -269,6 +269,13 @@ func (s *Session) Retire(ctx context.Context) error {
 		return err
 	}
 	if no != nil {
+		if no.Reason == client.ReasonStaleToken {
+			// It was retired before, and then adopted by a leader that had been frozen: adopting
+			// anew gets it back.
+			s.mu.Lock()
+			s.adopted = false
+			s.mu.Unlock()
+		}
 		return fmt.Errorf("retire plan %s at the arbiter: %s", s.key.Plan, no)
 	}
 	return nil

@@ -94,6 +94,12 @@ func (a *arbiter) ReleaseLease(context.Context, *arbiterv1.ReleaseLeaseRequest) 
 	return &arbiterv1.ReleaseLeaseResponse{}, nil
 }
 
+func (a *arbiter) RetireHolder(context.Context, *arbiterv1.RetireHolderRequest) (*arbiterv1.RetireHolderResponse, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return &arbiterv1.RetireHolderResponse{Refusal: a.refuse}, nil
+}
+
 func (a *arbiter) RequestHandover(context.Context, *arbiterv1.RequestHandoverRequest) (*arbiterv1.RequestHandoverResponse, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -364,6 +370,25 @@ func TestAStaleTokenMakesItAdoptAgain(t *testing.T) {
 		}
 		if s.View().Arbiter.Adopted {
 			t.Error("it goes on with a token that is stale")
+		}
+	})
+}
+
+func TestAPlanThatALateLeaderAdoptedIsAdoptedAgainToRetire(t *testing.T) {
+	a := &arbiter{}
+	talk(t, a, func(s *talker) {
+		t := s.t
+		acquire(s)
+		a.says(no(arbiterv1.RefusalReason_REFUSAL_REASON_STALE_TOKEN))
+		if err := s.Retire(t.Context()); err == nil || s.View().Arbiter.Adopted {
+			t.Errorf("error %v, adopted %t", err, s.View().Arbiter.Adopted)
+		}
+		a.says(nil)
+		if err := s.Adopt(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Retire(t.Context()); err != nil {
+			t.Error(err)
 		}
 	})
 }
