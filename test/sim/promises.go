@@ -72,6 +72,10 @@ func (s *Sim) wrote(u *upgrader, was, is Pod, a plan.PatchPod) {
 	l, leased := s.arb.table.Leases[a.Pod]
 	if is.Hold && !was.Hold {
 		s.held[is.UID] = true
+		if u.term < s.leader.term {
+			s.late[is.UID] = true // its successor may have given the set back already
+			s.Kinds["held by a late leader"]++
+		}
 	}
 	switch {
 	case was.Hold && !is.Hold && a.Why == plan.Leaving:
@@ -114,7 +118,7 @@ func (s *Sim) left(u *upgrader) {
 		}
 	}
 	for _, p := range s.api.pods {
-		if !p.Terminating && (p.Grant || p.Note.ID != "" || p.Gate == "False" || p.Hold && !s.cfg.BornHeld) {
+		if !p.Terminating && (p.Grant || p.Note.ID != "" || p.Gate == "False" || p.Hold && !s.cfg.BornHeld && !s.late[p.UID]) {
 			s.fail("7: %s lets the plan go, and %s bears its marks: %+v", u.name, p.Name, p)
 		}
 	}

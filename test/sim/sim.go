@@ -81,6 +81,8 @@ type Sim struct {
 	unheld, foreign int
 	// held are the pods, by UID, that ever had our hold.
 	held map[string]bool
+	// late are those that a leader which had been frozen held when it led no more.
+	late map[string]bool
 	// excused are those of unheld, with the version that Kruise saw.
 	excused map[string]int
 	// most is the highest number of replicas that there ever were.
@@ -105,7 +107,7 @@ func New(seed uint64, without Safeguard, verbose bool) *Sim {
 	s := &Sim{
 		rnd: rand.New(rand.NewPCG(seed, 0)),
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
-		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]bool{}, excused: map[string]int{}, ghosts: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
+		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]bool{}, excused: map[string]int{}, late: map[string]bool{}, ghosts: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
 	}
 	s.configure(without)

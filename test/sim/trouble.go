@@ -67,14 +67,16 @@ func (s *Sim) cutOff() bool {
 func (s *Sim) here() bool { return s.plan.uid != "" && !s.plan.deleting }
 
 // armed says whether a plan that is to stay has the set and all its pods: who writes a set
-// whose pods are not held yet, or are not any more, does it at his own risk.
+// whose pods are not held yet, or are not any more, or which the upgrader is about to give
+// back, does it at his own risk.
 func (s *Sim) armed(set *Set) bool {
 	for _, p := range s.api.pods {
 		if p.Set == set.Name && !p.Hold && !p.released() {
 			return false
 		}
 	}
-	return s.here() && set.Plan == s.plan.uid && s.plan.named(set.Name)
+	doing := &s.leader.doing
+	return s.here() && set.Plan == s.plan.uid && s.plan.named(set.Name) && doing.uid == s.plan.uid && !doing.deleting && doing.named(set.Name)
 }
 
 func (s *Sim) someSet() Set { return s.api.sets[s.cfg.Sets[s.rnd.IntN(len(s.cfg.Sets))]] }
@@ -343,7 +345,7 @@ func (s *Sim) givenBack(set *Set) bool {
 		return false
 	}
 	for _, p := range s.api.pods {
-		if p.Set == set.Name && (p.Grant || p.Note.ID != "" || p.Hold && !s.cfg.BornHeld || p.Gate == "False" || p.State == plan.StatePreparingUpdate) {
+		if p.Set == set.Name && (p.Grant || p.Note.ID != "" || p.Hold && !s.cfg.BornHeld && !s.late[p.UID] || p.Gate == "False" || p.State == plan.StatePreparingUpdate) {
 			return false
 		}
 	}

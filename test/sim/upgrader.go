@@ -218,6 +218,7 @@ func (u *upgrader) target(of target, i int, state snapshot, leases map[string]pl
 		CurrentRevision: set.CurrentRevision, UpdateRevision: set.UpdateRevision, Partition: set.Partition,
 		TemplatePending: of.image != "" && set.Image != of.image, Changes: changes(&set, of.image),
 	}
+	_, t.Listed = p.shown[of.name]
 	t.TemplateSeen = t.Observed || set.revision() == set.UpdateRevision
 	if set.Plan == p.uid {
 		t.Armed, t.ArmedTerm, t.OriginalPartition, t.Settings = true, set.Term, set.Original, set.Armed

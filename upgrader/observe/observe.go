@@ -186,7 +186,7 @@ func seconds(s int32) time.Duration { return time.Duration(s) * time.Second }
 // target reads one set with its pods.
 func (s *Scene) target(ctx context.Context, r client.Reader, spec *v1alpha1.Target, known map[string]bool) (*plan.Target, error) {
 	i := len(s.World.Targets)
-	t := &plan.Target{Name: spec.Name}
+	t := &plan.Target{Name: spec.Name, Listed: slices.ContainsFunc(s.Plan.Status.Targets, func(ts v1alpha1.TargetStatus) bool { return ts.Name == spec.Name })}
 	set := &kruisev1beta1.StatefulSet{}
 	err := r.Get(ctx, client.ObjectKey{Namespace: s.Plan.Namespace, Name: spec.Name}, set)
 	if apierrors.IsNotFound(err) {

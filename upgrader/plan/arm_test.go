@@ -18,6 +18,11 @@ func fresh(n int) *World {
 func TestArming(t *testing.T) {
 	run(t, []test{
 		{
+			name:   "a set that the status does not name yet is not taken over: nobody would give it back if the spec lost it now",
+			world:  func() *World { w := fresh(2); w.web().Listed = false; return w },
+			reason: Arming, says: "web",
+		},
+		{
 			name:  "leases are adopted before anything is written",
 			world: func() *World { w := fresh(2); w.Arbiter.Adopted = false; return w },
 			want:  []string{"adopt"}, reason: AcquiringLeases,

@@ -32,7 +32,7 @@ func (w *World) addTarget(name string, n int) {
 	t := Target{
 		Name: name, ResourceVersion: "s1", Observed: true, Replicas: n,
 		CurrentRevision: "v1", UpdateRevision: "v2", Partition: int32(n), //nolint:gosec // a small number
-		Armed: true, ArmedTerm: 1, Settings: true, TemplateSeen: true,
+		Armed: true, ArmedTerm: 1, Settings: true, TemplateSeen: true, Listed: true,
 	}
 	for i := range n {
 		t.Pods = append(t.Pods, Replica{

@@ -77,6 +77,10 @@ func (n *next) arm(i int, t *Target) bool {
 	if n.w.Arbiter.Blocked != nil || !n.w.Arbiter.Adopted {
 		return false
 	}
+	if !t.Listed {
+		n.sayOf(i, rankDoing, Arming, "noting %s in the status, to take it over", t.Name)
+		return false
+	}
 	partition := Parked
 	if p := t.protected(nil); p > 0 && !t.uniform() {
 		partition = max(p, t.Partition) // a rollout is under way: it stops where it stands

@@ -118,6 +118,9 @@ type Target struct {
 	Gone bool
 	// Leaving: the plan names the set no more. It is given back while the plan goes on.
 	Leaving bool
+	// Listed: the plan's status names the set, so that it is given back also when the spec
+	// names it no more. It is not taken over before.
+	Listed bool
 	// Unread: the set may be armed by this plan, but the annotation cannot be read; Blocked
 	// says why. The plan cannot leave before it can be.
 	Unread bool

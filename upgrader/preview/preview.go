@@ -112,6 +112,7 @@ func Of(ctx context.Context, in Input) (*Result, error) {
 	for i := range m.w.Targets {
 		t := &m.w.Targets[i]
 		m.w.Term = max(m.w.Term, t.ArmedTerm) // we stand for the upgrader that leads now
+		t.Listed = true                       // it writes the status first
 		for j := range t.Pods {
 			known[observe.ReplicaName(up.Namespace, t.Pods[j].Name)] = true
 		}
