@@ -115,6 +115,10 @@ func inBubble(t *testing.T, test func(ctx context.Context, c *cluster)) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		c := newCluster(ctx, t, "web-0")
+		// A new group first waits until nobody can rely any more on duty from one before it.
+		c.reconcile(ctx)
+		time.Sleep(10 * time.Second) // the bubble's clock
+		synctest.Wait()
 		test(ctx, c)
 		cancel()
 		c.Registry.Wait()

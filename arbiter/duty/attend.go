@@ -178,12 +178,16 @@ func (s *Session) current(a *attendance, now time.Time) error {
 func (g *Group) lifetime() time.Duration { return max(g.settings.Roster.Lifetime, time.Second) }
 
 // attendanceOf returns what is known of a member's conversation. Of a member that has not
-// attended since this process began, a former one may have told that it works.
+// attended since this process began, a former one may have told that it works; not so of
+// one that came later.
 func (g *Group) attendanceOf(name string) roster.Attendance {
 	if a := g.att[name]; a != nil {
 		return a.Attendance
 	}
-	return roster.Attendance{Instance: g.former[name], ToldUntil: g.inherited}
+	if instance, ok := g.former[name]; ok {
+		return roster.Attendance{Instance: instance, ToldUntil: g.inherited}
+	}
+	return roster.Attendance{}
 }
 
 // attendedPods makes members without Kubernetes look like pods: one is there while it is

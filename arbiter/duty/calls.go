@@ -15,20 +15,29 @@ import (
 func (g *Group) Configure(ctx context.Context, settings Settings, pods map[string]roster.Pod) error {
 	return g.do(ctx, true, func(t *txn) {
 		if !g.configured {
-			lifetime := settings.Roster.Lifetime
-			if g.record.Summary.ObservedGeneration != settings.Generation {
-				lifetime = maxLifetime
-			}
-			if len(g.record.Roster.Members) > 0 {
-				g.inherited = t.now.Add(lifetime)
-				g.former = map[string]string{}
-				for name, m := range g.record.Roster.Members {
-					g.former[name] = m.Instance
-				}
-			}
+			g.inherit(t.now, settings, pods)
 		}
 		g.settings, g.pods, g.configured = settings, pods, true
 	})
+}
+
+// inherit notes what members may have been promised before this process began: those of
+// the record, or, when there is none yet, every pod that is there: a roster that was deleted
+// and made anew may have given it duty, and its application relies on that for a lifetime.
+func (g *Group) inherit(now time.Time, settings Settings, pods map[string]roster.Pod) {
+	g.former = map[string]string{}
+	lifetime := settings.Roster.Lifetime
+	if len(g.record.Roster.Members) == 0 {
+		for name, p := range pods {
+			g.former[name] = p.Instance
+		}
+	} else if g.record.Summary.ObservedGeneration != settings.Generation {
+		lifetime = maxLifetime
+	}
+	for name, m := range g.record.Roster.Members {
+		g.former[name] = m.Instance
+	}
+	g.inherited = now.Add(lifetime)
 }
 
 // call is do for a configured group.

@@ -85,7 +85,8 @@ type Group struct {
 	configured bool
 	pods       map[string]roster.Pod
 	att        map[string]*attendance
-	// inherited is until when a member may rely on an answer of a former process.
+	// inherited is until when a member may rely on an answer of a former process, or of a
+	// roster of the same name.
 	inherited time.Time
 	// former are the instances to which that answer was given. The same instance can take
 	// it back at once, by saying that it is idle; another one cannot speak for it.

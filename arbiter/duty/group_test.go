@@ -65,6 +65,14 @@ func (w *world) configure() *world {
 	return w
 }
 
+// known lets the time pass in which the members of a new group may still have duty from
+// one of the same name before it.
+func (w *world) known() *world {
+	w.t.Helper()
+	pass(w.settings.Roster.Lifetime)
+	return w
+}
+
 func (w *world) slots(n int) { w.settings.Roster.Slots = n; w.configure() }
 
 func (w *world) duty(name string) roster.Duty { return w.View().Record.Roster.Members[name].Duty }
@@ -105,7 +113,7 @@ func (w *world) acquire(holder, replica, instance string) (lease.Acquired, error
 
 func TestAWorkerThatIsCutOffIsIdleWhenItsLastAnswerHasRunOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := begin(t, store.NewMemory(), 1, nil).configure()
+		w := begin(t, store.NewMemory(), 1, nil).configure().known()
 		defer w.stop()
 		s := w.attend("web-0", "u0")
 		pass(3 * time.Second)
@@ -122,10 +130,47 @@ func TestAWorkerThatIsCutOffIsIdleWhenItsLastAnswerHasRunOut(t *testing.T) {
 	})
 }
 
+func TestARosterThatIsMadeAnewLeavesTheWorkersOfTheFormerOneTheirLifetime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, store.NewMemory(), 1, nil).configure().known()
+		w.attend("web-0", "u0")
+		w.stop()
+		// The record has gone with the roster.
+		w = begin(t, store.NewMemory(), 1, nil).configure()
+		defer w.stop()
+		pass(9 * time.Second)
+		if got, err := w.acquire("h", "web-0", "u0"); err != nil || len(got.Leases) != 0 {
+			t.Errorf("a lease on who may still work: %+v, %v", got, err)
+		}
+		for i := range 3 {
+			if m := w.View().Record.Roster.Members[fmt.Sprintf("web-%d", i)]; m.Duty != roster.Unknown || m.Assigned {
+				t.Errorf("within the lifetime: %+v", m)
+			}
+		}
+		pass(time.Second)
+		if got := w.duty("web-1"); got != roster.Idle {
+			t.Errorf("after it: %s", got)
+		}
+	})
+}
+
+func TestWhoSaysThatItIsIdleIsBelievedAtOnceByANewRoster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := begin(t, store.NewMemory(), 0, nil).configure()
+		defer w.stop()
+		s := w.attend("web-0", "u0")
+		answer, err := s.Report(w.ctx, duty.Report{Acked: 1, Duty: roster.Idle, Health: roster.Healthy})
+		must(t, err)
+		if got := w.duty("web-0"); answer.Working || got != roster.Idle {
+			t.Errorf("it is %s", got)
+		}
+	})
+}
+
 func TestAfterARestartAWorkerMayGoOnForOneLifetime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := store.NewMemory()
-		w := begin(t, s, 1, nil).configure()
+		w := begin(t, s, 1, nil).configure().known()
 		w.attend("web-0", "u0")
 		w.stop()
 		w = begin(t, s, 0, nil).configure()
@@ -144,7 +189,7 @@ func TestAfterARestartAWorkerMayGoOnForOneLifetime(t *testing.T) {
 func TestAfterARestartTheSameWorkerIsIdleAsSoonAsItSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := store.NewMemory()
-		w := begin(t, s, 1, nil).configure()
+		w := begin(t, s, 1, nil).configure().known()
 		w.attend("web-0", "u0")
 		w.stop()
 		w = begin(t, s, 0, nil).configure()
@@ -163,7 +208,7 @@ func TestAfterARestartTheSameWorkerIsIdleAsSoonAsItSaysSo(t *testing.T) {
 
 func TestAnAnswerUnderWayCountsUntilItWasSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := begin(t, store.NewMemory(), 1, nil).configure()
+		w := begin(t, store.NewMemory(), 1, nil).configure().known()
 		defer w.stop()
 		s := w.attend("web-0", "u0")
 		_, err := s.Answer(w.ctx) // says working; not handed to the transport yet
@@ -184,7 +229,7 @@ func TestAnAnswerUnderWayCountsUntilItWasSent(t *testing.T) {
 func TestALateWriterLosesAndSeesWhatTheOtherDid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := store.NewMemory()
-		one := begin(t, s, 0, nil).configure()
+		one := begin(t, s, 0, nil).configure().known()
 		two := begin(t, s, 0, nil).configure()
 		defer one.stop()
 		defer two.stop()
@@ -204,7 +249,7 @@ func TestALateWriterLosesAndSeesWhatTheOtherDid(t *testing.T) {
 func TestNothingIsAnsweredByAProcessThatMayNotLead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leading := true
-		w := begin(t, store.NewMemory(), 1, func() bool { return leading }).configure()
+		w := begin(t, store.NewMemory(), 1, func() bool { return leading }).configure().known()
 		defer w.stop()
 		s := w.attend("web-0", "u0")
 		leading = false
@@ -239,7 +284,7 @@ func TestWhoIsRefusedASuccessorThatIsNotHeldYetHearsWhenItIs(t *testing.T) {
 			p.Revision, p.Held = "web-a", name != "web-1"
 			w.pods[name] = p
 		}
-		w.configure()
+		w.configure().known()
 		token, _, _, err := w.Adopt(w.ctx, lease.AdoptRequest{Holder: "h", Term: 1, Identity: "i"})
 		must(t, err)
 		ask := func() (successor string, refusal *lease.Refusal) {
@@ -268,7 +313,7 @@ func TestWhoIsRefusedASuccessorThatIsNotHeldYetHearsWhenItIs(t *testing.T) {
 
 func TestAnOverduePinStopsFurtherGrants(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := begin(t, store.NewMemory(), 0, nil).configure()
+		w := begin(t, store.NewMemory(), 0, nil).configure().known()
 		defer w.stop()
 		got, err := w.acquire("h", "web-1", "u1")
 		must(t, err)

@@ -42,10 +42,13 @@ func running(t *testing.T) (*prometheus.Registry, *Metrics) {
 			t.Fatal(err)
 		}
 	}
-	must(g.Configure(ctx, duty.Settings{
+	settings := duty.Settings{
 		Floor: 1, MaxLeased: 1, PinOverdue: time.Hour,
 		Roster: roster.Config{Slots: 1, Settle: time.Hour, Failover: time.Hour, Lifetime: time.Hour},
-	}, pods))
+	}
+	// The pods come when the group is there: nobody can have had duty before it.
+	must(g.Configure(ctx, settings, nil))
+	must(g.Configure(ctx, settings, pods))
 	token, _, _, err := g.Adopt(ctx, lease.AdoptRequest{Holder: "h", Term: 1, Identity: "i"})
 	must(err)
 	got, err := g.Acquire(ctx, lease.AcquireRequest{

@@ -28,6 +28,7 @@ const (
 	msgDrainAsk    = "its duty was taken; it has not acknowledged idle yet"
 	msgDrainTime   = "best effort: its duty was taken; it does not attend, settleSeconds are running"
 	msgFrozen      = "the arbiter's record was lost"
+	msgNews        = "seen for the first time; an earlier roster may have given it duty"
 	msgInsists     = "it says that it works, though it has no duty"
 )
 
@@ -99,10 +100,7 @@ func (s *step) sight() {
 		delete(s.m.missing, name)
 		mem, known := s.r.Members[name]
 		if !known {
-			mem = Member{Generation: 1, Duty: Idle, Message: msgNeverOnDuty}
-			if s.in.Frozen {
-				mem.Duty = Unknown
-			}
+			mem = s.firstSeen(name, p)
 		}
 		if mem.Instance != p.Instance {
 			mem.Instance, mem.Attends = p.Instance, false
@@ -113,6 +111,18 @@ func (s *step) sight() {
 		s.r.Members[name] = mem
 	}
 	s.forget()
+}
+
+// firstSeen is a member that is not recorded. Usually it never had duty here.
+func (s *step) firstSeen(name string, p Pod) Member {
+	mem := Member{Generation: 1, Duty: Idle, Message: msgNeverOnDuty}
+	switch {
+	case s.in.Frozen:
+		mem.Duty = Unknown
+	case p.OnDuty || s.in.Attendance[name].ToldUntil.After(s.in.Now):
+		mem.Duty, mem.Message = Unknown, msgNews
+	}
+	return mem
 }
 
 // forget drops members that have been gone for long and owe nothing.
@@ -215,6 +225,9 @@ func (s *step) settleOne(name string, mem Member) Member {
 	}
 	if !exists {
 		return idle(msgNoPod)
+	}
+	if mem.Message == msgNews && !p.OnDuty {
+		return idle(msgNeverOnDuty)
 	}
 	settled := revoked.Add(s.in.Config.Settle)
 	if s.at(settled); !s.in.Now.Before(settled) {
@@ -441,7 +454,7 @@ func (s *step) describe() {
 			mem.Duty, mem.Message = Working, msgNotAttended
 		case mem.Duty == Idle && mem.Attends && mem.Message != msgAcked && mem.Message != msgLapsed:
 			mem.Message = msgIdle
-		case mem.Duty == Idle || mem.Message == msgInsists:
+		case mem.Duty == Idle || mem.Message == msgInsists || mem.Message == msgNews:
 		case mem.Attends:
 			mem.Message = msgDrainAsk
 		default:

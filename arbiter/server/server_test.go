@@ -78,6 +78,8 @@ func start(t *testing.T, s store.Store) (a *arbiter, stop func()) {
 	done := make(chan error, 2)
 	go func() { a.group.Run(ctx); done <- nil }()
 	go func() { done <- srv.Serve(ctx, listener) }()
+	// The pods come when the group is there: nobody can have had duty before it.
+	must(t, a.group.Configure(ctx, a.conf, nil))
 	must(t, a.group.Configure(ctx, a.conf, a.pods))
 	conn, err := grpc.NewClient("passthrough:bufconn",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
