@@ -275,7 +275,7 @@ func (e Evidence) partitions() []Violation {
 			out = append(out, e.violation(4, "", w.At, "a write of partition %d to %s has no precondition", *w.Partition, w.Name))
 			continue
 		}
-		if need, who := e.needed(e.Sets[i]); int(*w.Partition) < need {
+		if need, who := e.needed(e.Sets[i], w.Base); int(*w.Partition) < need {
 			out = append(out, e.violation(4, who[0], w.At, "the upgrader set the partition of %s to %d, although %d replicas are neither granted nor at %s: %s",
 				w.Name, *w.Partition, need, e.Sets[i].UpdateRevision, strings.Join(who, ", ")))
 		}
@@ -284,13 +284,15 @@ func (e Evidence) partitions() []Violation {
 }
 
 // needed counts the replicas that are neither granted nor at the update revision, as long
-// as Kruise has not seen the template: all.
-func (e Evidence) needed(s Set) (n int, who []string) {
+// as Kruise has not seen the template: all. A pod that went after version base of the set
+// counts as what it was: a write may be decided on the pods as last read, since no
+// precondition spans two objects (docs/decisions/0001-fences-are-tokens.md).
+func (e Evidence) needed(s Set, base int64) (n int, who []string) {
 	pods := e.at(s.Version)
 	seen := s.Observed >= e.templateGeneration(s)
 	for _, name := range s.names() {
 		p, ok := pods[name]
-		if ok && (p.Grant && p.Lease != "" && seen || seen && !p.Gone && p.Revision == s.UpdateRevision) {
+		if ok && (p.Grant && p.Lease != "" && seen || seen && (!p.Gone || p.Version > base) && p.Revision == s.UpdateRevision) {
 			continue
 		}
 		who = append(who, name)
