@@ -341,7 +341,7 @@ func TestThePluginSteers(t *testing.T) {
 		p.has(p.offduty(0, "why", "sample").out, "replica "+failed+": ImagePullBackOff", "what to do: correct the image", "Pinned", "upgradeplan/sample")
 		p.has(p.offduty(1, "release-pin", "sample", failed, "--reason=test").err, "pinned, held by upgradeplan/sample", "confirm with --yes")
 		p.has(p.offduty(1, "release-pin", "sample", "sample-9", "--reason=test", "--yes").err, "shows no lease on sample-9")
-		p.has(p.offduty(1, "release-pin", "sample", failed, "--reason=test", "--yes").err, "is ready: give --arbiter-namespace, or --address")
+		p.has(p.offduty(1, "release-pin", "sample", failed, "--reason=test", "--yes").err, "give --a", "--address")
 		p.has(p.offduty(0, "release-pin", "sample", failed, "--reason=it was mended by hand", "--yes", "--address="+p.ArbiterAddress).out, "released lease ", " on ")
 		p.await("the roster tells of it", func(n harness.Now) error {
 			r := n.Rosters[harness.Group].Status.ForceReleases
