@@ -103,7 +103,9 @@ func inPlaceState(pod *corev1.Pod) (*appspub.InPlaceUpdateState, error) {
 
 // UpdateDone says whether every container that the last in-place update changed runs
 // another image than before. The image's name in the status does not tell: only its ID
-// does (inplace_update_defaults.go, defaultCheckContainersInPlaceUpdateCompleted).
+// does (inplace_update_defaults.go, defaultCheckContainersInPlaceUpdateCompleted). The ID
+// stays the same when an image that never ran is taken back: then Kruise must have concluded
+// the update, and the container run under the very name.
 func UpdateDone(pod *corev1.Pod) bool {
 	if _, waiting := appspub.GetInPlaceUpdateGrace(pod); waiting {
 		return false
@@ -120,11 +122,21 @@ func UpdateDone(pod *corev1.Pod) bool {
 	}
 	for name, last := range s.LastContainerStatuses {
 		c := containerStatus(pod, name)
-		if c == nil || c.ImageID == "" || c.ImageID == last.ImageID {
+		if c == nil || c.ImageID == "" || c.ImageID == last.ImageID && !concluded(pod, c) {
 			return false
 		}
 	}
 	return true
+}
+
+// concluded says whether Kruise takes the update as done, and c runs what the pod asks for.
+func concluded(pod *corev1.Pod, c *corev1.ContainerStatus) bool {
+	switch appspub.LifecycleStateType(pod.Labels[appspub.LifecycleStateKey]) {
+	case appspub.LifecycleStateUpdated, appspub.LifecycleStateNormal:
+		return c.State.Running != nil && c.Image == specImage(pod, c.Name)
+	default:
+		return false
+	}
 }
 
 func containerStatus(pod *corev1.Pod, name string) *corev1.ContainerStatus {
@@ -183,7 +195,7 @@ func sameDigest(pod *corev1.Pod) *plan.Blocker {
 	}
 	for name, last := range s.LastContainerStatuses {
 		c := containerStatus(pod, name)
-		if c == nil || c.State.Running == nil || c.ImageID != last.ImageID || c.ImageID == "" {
+		if c == nil || c.State.Running == nil || c.ImageID != last.ImageID || c.ImageID == "" || concluded(pod, c) {
 			continue
 		}
 		if c.State.Running.StartedAt.After(s.UpdateTimestamp.Time) && c.Image == specImage(pod, name) {

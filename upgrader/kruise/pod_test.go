@@ -87,6 +87,11 @@ func with(p *corev1.Pod, key, value string) *corev1.Pod {
 	return p
 }
 
+func in(state string, p *corev1.Pod) *corev1.Pod {
+	p.Labels = map[string]string{appspub.LifecycleStateKey: state}
+	return p
+}
+
 // updated is Kruise's record of an update from the image with the ID "old".
 const updated = `{"revision":"web-2","updateTimestamp":"2026-01-02T03:04:05Z","lastContainerStatuses":{"c":{"imageID":"old"}}}`
 
@@ -99,6 +104,9 @@ func TestUpdateDone(t *testing.T) {
 		{"a pod that was never updated in place has nothing unfinished", running("web:1", "old"), true},
 		{"another image ID is an update", with(running("web:2", "new"), appspub.InPlaceUpdateStateKey, updated), true},
 		{"the image's name proves nothing", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated), false},
+		{"an image that never ran was taken back, and Kruise has concluded", in("Updated", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated)), true},
+		{"and has not yet", in("Updating", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated)), false},
+		{"and the container does not run yet", in("Updated", with(waiting("ImagePullBackOff"), appspub.InPlaceUpdateStateKey, updated)), false},
 		{"a container that has no image yet is not updated", with(running("web:2", ""), appspub.InPlaceUpdateStateKey, updated), false},
 		{"within the grace period nothing has begun", with(with(running("web:1", "new"), appspub.InPlaceUpdateStateKey, updated), appspub.InPlaceUpdateGraceKey, "{}"), false},
 		{"containers of a later batch are still to come", with(running("web:2", "new"), appspub.InPlaceUpdateStateKey, `{"nextContainerImages":{"d":"d:2"}}`), false},
@@ -144,7 +152,7 @@ func TestTrouble(t *testing.T) {
 		{"a container that crashes again and again", waiting("CrashLoopBackOff"), "CrashLoopBackOff"},
 		{"no node takes it", unschedulable, plan.Unschedulable},
 		{"a record of Kruise that cannot be read", with(running("web:2", "new"), appspub.InPlaceUpdateStateKey, "{"), plan.NotReady},
-		{"a new tag with the old content never counts as updated", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated), plan.SameDigest},
+		{"a new tag with the old content, as long as Kruise does not conclude", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated), plan.SameDigest},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := Trouble(tt.pod)
