@@ -131,12 +131,9 @@ func UpdateDone(pod *corev1.Pod) bool {
 
 // concluded says whether Kruise takes the update as done, and c runs what the pod asks for.
 func concluded(pod *corev1.Pod, c *corev1.ContainerStatus) bool {
-	switch appspub.LifecycleStateType(pod.Labels[appspub.LifecycleStateKey]) {
-	case appspub.LifecycleStateUpdated, appspub.LifecycleStateNormal:
-		return c.State.Running != nil && c.Image == specImage(pod, c.Name)
-	default:
-		return false
-	}
+	state := appspub.LifecycleStateType(pod.Labels[appspub.LifecycleStateKey])
+	return (state == appspub.LifecycleStateUpdated || state == appspub.LifecycleStateNormal) &&
+		c.State.Running != nil && c.Image == specImage(pod, c.Name)
 }
 
 func containerStatus(pod *corev1.Pod, name string) *corev1.ContainerStatus {
