@@ -14,6 +14,9 @@ TOOL := hack/tool
 FUZZTIME ?= 20s
 # What `make bench` runs: a regular expression over benchmark names.
 BENCH ?= .
+# How many seeds `make sim` runs, and the first one; 0: from the clock.
+SEEDS ?= 3000
+FIRST ?= 0
 
 ##@ Use
 
@@ -23,7 +26,7 @@ help: ## show this
 		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: FUZZTIME=$(FUZZTIME) BENCH=$(BENCH) KEEP=1 (demo: leave the cluster running)"
+	@echo "Variables: FUZZTIME=$(FUZZTIME) BENCH=$(BENCH) SEEDS=$(SEEDS) FIRST=$(FIRST) KEEP=1 (demo: leave the cluster running)"
 	@echo "           VERSION, PLATFORMS, OUT (images and chart: see hack/images)"
 
 .PHONY: build
@@ -67,6 +70,10 @@ test-node: ## all of it as pods on a real node (kubelet, containerd, Kruise): ne
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME
 	hack/fuzz $(FUZZTIME)
+
+.PHONY: sim
+sim: ## run the simulation on SEEDS seeds from FIRST on (0: fresh ones), with a summary, and a story if a promise breaks
+	CGO_ENABLED=0 go run ./test/sim/run -first $(FIRST) -seeds $(SEEDS)
 
 .PHONY: bench
 bench: ## run the benchmarks that match BENCH

@@ -6,7 +6,9 @@
 // write images back and partitions. Time is virtual and one seed decides everything, so
 // that any run can be told again.
 //
-// After each step the promises of the design are asserted; at the end the plan must have
+// A step is one event that is delivered to one actor: it hears of one change, or makes one
+// request, or acts once. A tick that has nothing for the actor that it chose is no step,
+// and counted apart (event.go). After each tick the promises of the design are asserted; at the end the plan must have
 // completed, or be gone without a trace. Rules of the models cite what they stand for: "K" is a file of
 // pkg/controller/statefulset in github.com/openkruise/kruise v1.8.3, "I" its
 // pkg/util/inplaceupdate/inplace_update.go, "L" its pkg/util/lifecycle/lifecycle_utils.go.

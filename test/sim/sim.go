@@ -2,7 +2,6 @@ package sim
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -34,24 +33,19 @@ type Config struct {
 	Contest, BreakGlass, Deletion, Dropping, Scaling bool
 }
 
-// Safeguard is a part of the protocol.
-type Safeguard int
-
-// The safeguards that a run can be without.
-const (
-	Nothing      Safeguard = iota
-	Precondition           // uid and resourceVersion in the writes of pods
-	PinCheck               // the pin before the hold is released
-	Hold                   // the hold in Kruise's hook
-	Ban                    // no duty for a leased name
-)
-
 // Sim is one run.
 type Sim struct {
-	cfg   Config
-	rnd   *rand.Rand
-	now   time.Time
-	steps int
+	cfg Config
+	rnd *dice
+	now time.Time
+	// ticks are the moments at which something may have happened, delivered the steps among
+	// them, by kind of event.
+	ticks     int
+	delivered []int
+	// looked is up to where an actor had looked when it found nothing to do.
+	looked map[string]int
+	// troubles counts what went wrong, whether it changed an object or not.
+	troubles int
 
 	api     *API
 	kruises []*kruise
@@ -98,14 +92,18 @@ type Sim struct {
 	verbose bool
 	story   []string
 	err     error
+	// broken is the check that failed: what was to be said of it, before names and numbers
+	// were filled in.
+	broken string
 }
 
 func broken(image string) bool { return strings.HasPrefix(image, "broken") }
 
-// New returns the world of a seed: sets at rest at v1, and a plan for the next images.
-func New(seed uint64, without Safeguard, verbose bool) *Sim {
+// newSim returns the world of a seed: sets at rest at v1, and a plan for the next images.
+func newSim(rnd *dice, without Safeguard, verbose bool) *Sim {
+	rnd.setup()
 	s := &Sim{
-		rnd: rand.New(rand.NewPCG(seed, 0)),
+		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{},
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
 		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]bool{}, excused: map[string]int{}, late: map[string]bool{}, ghosts: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
@@ -127,7 +125,7 @@ func New(seed uint64, without Safeguard, verbose bool) *Sim {
 	}
 	s.createPlan()
 	s.leader = newUpgrader(s, 1)
-	s.tell("seed", "%d: %+v; maxUnavailable %d", seed, s.cfg, s.policy.MaxUnavailable)
+	s.tell("setup", "%+v; maxUnavailable %d", s.cfg, s.policy.MaxUnavailable)
 	return s
 }
 
@@ -191,13 +189,13 @@ func (s *Sim) chance(n int) bool { return n > 0 && s.rnd.IntN(n) == 0 }
 
 func (s *Sim) tell(who, format string, args ...any) {
 	if s.verbose {
-		s.story = append(s.story, fmt.Sprintf("%6d %8.2fs %-10s %s", s.steps, s.now.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).Seconds(), who, fmt.Sprintf(format, args...)))
+		s.story = append(s.story, fmt.Sprintf("%6d %8.2fs %-10s %s", s.ticks, s.now.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).Seconds(), who, fmt.Sprintf(format, args...)))
 	}
 }
 
 func (s *Sim) fail(format string, args ...any) {
 	if s.err == nil {
-		s.err = fmt.Errorf(format, args...)
+		s.err, s.broken = fmt.Errorf(format, args...), format
 		s.tell("PROMISE", "%v", s.err)
 		s.picture()
 	}
@@ -225,51 +223,6 @@ func (s *Sim) change(name, who, what string, fn func(*Pod)) {
 	if _, err := s.api.patchPod(name, "", 0, fn); err == nil {
 		s.tell(who, "%s: %s", name, what)
 	}
-}
-
-// Step lets one party do one thing.
-func (s *Sim) Step() {
-	s.steps++
-	s.now = s.now.Add(time.Duration(s.rnd.IntN(80)) * time.Millisecond)
-	k := s.kruises[s.rnd.IntN(len(s.kruises))]
-	switch n := s.rnd.IntN(100); {
-	case n < 8:
-		k.cache.nextPod(s.api)
-	case n < 12:
-		k.cache.nextSet(s.api)
-	case n < 30:
-		k.step()
-	case n < 40:
-		s.leader.cache.nextPod(s.api)
-	case n < 44:
-		s.leader.cache.nextSet(s.api)
-	case n < 47:
-		s.leader.watch = min(s.leader.watch+1, len(s.arb.shown)-1)
-	case n < 50:
-		s.leader.plan = s.plan
-	case n < 68:
-		if s.leader.step(); s.freeze && s.leader.proc != nil && s.chance(3) {
-			s.succeed(true)
-		}
-	case n < 71:
-		s.leader.renew()
-	case n < 76:
-		if s.arb.cache.nextPod(s.api); s.arb.cache.behind(s.api) {
-			s.arb.cache.nextSet(s.api)
-		}
-		s.arb.do(func(time.Time) {})
-	case n < 77:
-		s.arb.fence()
-	case n < 87:
-		s.somePod(s.stepApp)
-	case n < 96:
-		s.somePod(s.kubelet)
-	case n < 98:
-		s.thaw()
-	default:
-		s.trouble()
-	}
-	s.check()
 }
 
 func (s *Sim) somePod(fn func(Pod)) {
@@ -322,7 +275,7 @@ func (s *Sim) broke() {
 // thaw lets a former leader go on with the decision in which it was frozen, and with some
 // more, on what it sees now.
 func (s *Sim) thaw() {
-	if len(s.frozen) == 0 || s.steps < s.thawAt {
+	if len(s.frozen) == 0 || s.ticks < s.thawAt {
 		return
 	}
 	u := s.frozen[0]
@@ -339,7 +292,7 @@ func (s *Sim) thaw() {
 	}
 	if u.left--; u.left < 0 {
 		s.tell(u.name, "notices that it does not lead any more, and ends")
-		s.frozen, s.thawAt = s.frozen[1:], s.steps+s.rnd.IntN(1000)
+		s.frozen, s.thawAt = s.frozen[1:], s.ticks+s.rnd.IntN(1000)
 	}
 }
 
@@ -349,7 +302,7 @@ func (s *Sim) succeed(frozen bool) {
 	old := s.leader
 	if frozen {
 		if s.freeze = false; len(s.frozen) == 0 {
-			s.thawAt = s.steps + s.rnd.IntN(1000)
+			s.thawAt = s.ticks + s.rnd.IntN(1000)
 		}
 		old.left = s.rnd.IntN(5)
 		s.frozen = append(s.frozen, old)
@@ -359,29 +312,6 @@ func (s *Sim) succeed(frozen bool) {
 		s.tell("chaos", "%s crashes", old.name)
 	}
 	s.leader = newUpgrader(s, old.term+1)
-}
-
-// Run runs a seed: trouble for some steps, then calm until done. It returns what went
-// wrong, and after how many steps it ended.
-func Run(seed uint64, trouble, bound int, without Safeguard, verbose bool) (*Sim, error) {
-	s := New(seed, without, verbose)
-	defer s.stop()
-	for range trouble {
-		if s.Step(); s.err != nil {
-			return s, s.err
-		}
-	}
-	s.calm()
-	for range bound {
-		if s.Step(); s.err != nil {
-			return s, s.err
-		}
-		if s.Done() {
-			return s, nil
-		}
-	}
-	s.fail("6: not done %d steps after the last trouble: %s: %s", bound, s.leader.last.Reason, s.leader.last.Message)
-	return s, s.err
 }
 
 func (s *Sim) stop() {

@@ -1,53 +1,37 @@
 package sim
 
 import (
-	"fmt"
-	"maps"
-	"os"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
-const (
-	troubled = 2500  // steps in which things go wrong
-	bound    = 20000 // steps in which the plan must then complete
-)
-
-// story runs a seed again and tells what happened.
-func story(t *testing.T, seed uint64, err error) {
+// fail tells the story of a case that fails.
+func fail(t *testing.T, f *Failure) {
 	t.Helper()
-	s, again := Run(seed, troubled, bound, Nothing, true)
-	if fmt.Sprint(again) != fmt.Sprint(err) {
-		t.Errorf("seed %d is not reproducible: %v, then %v", seed, err, again)
-	}
-	lines := s.story
-	const most = 150
-	if len(lines) > most {
-		lines = append([]string{lines[0], "..."}, lines[len(lines)-most:]...)
-	}
-	t.Errorf("seed %d: %v\n%s", seed, err, strings.Join(lines, "\n"))
+	var story strings.Builder
+	f.Tell(&story)
+	t.Error(story.String())
 }
 
-// TestSeeds runs one seed after the other. SIM_SEEDS says how many, SIM_FIRST where to begin.
-func TestSeeds(t *testing.T) {
-	first, n := env(t, "SIM_FIRST", 1), env(t, "SIM_SEEDS", 300)
-	steps, unheld, foreign, kinds := 0, 0, 0, map[string]int{}
-	for seed := first; seed < first+n; seed++ {
-		s, err := Run(seed, troubled, bound, Nothing, false)
-		steps, unheld, foreign = steps+s.steps, unheld+s.unheld, foreign+s.foreign
-		for kind, n := range s.Kinds {
-			kinds[kind] += n
-		}
-		if err != nil {
-			story(t, seed, err)
-			return
-		}
+func run(t *testing.T, seed uint64) {
+	t.Helper()
+	c := Case{Seed: seed, Troubled: Troubled, Bound: Bound}
+	if s := c.Run(); s.err != nil {
+		fail(t, &Failure{Case: c, Promise: Promise(s.err), What: s.err.Error()})
 	}
-	t.Logf("%d seeds, %d steps; %d pods updated that were born without a hold, %d that a foreign partition gave to Kruise", n, steps, unheld, foreign)
-	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
-		t.Logf("%7d %s", kinds[kind], kind)
+}
+
+// TestSeeds runs one seed after the other: the same ones each time. "go run ./test/sim/run"
+// runs others.
+func TestSeeds(t *testing.T) {
+	c := Campaign{Case: Case{Seed: 1, Troubled: Troubled, Bound: Bound}, Seeds: 300}
+	r := c.Run(time.Now)
+	var summary strings.Builder
+	r.Write(&summary)
+	t.Log(summary.String())
+	if r.Failed != nil {
+		fail(t, r.Failed)
 	}
 }
 
@@ -65,23 +49,9 @@ func TestFoundByChance(t *testing.T) {
 		{"a successor that is refused as it is not held yet: who asked hears when it is", 93},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := Run(tt.seed, troubled, bound, Nothing, false); err != nil {
-				story(t, tt.seed, err)
-			}
+			run(t, tt.seed)
 		})
 	}
-}
-
-func env(t *testing.T, name string, value uint64) uint64 {
-	t.Helper()
-	if v := os.Getenv(name); v != "" {
-		n, err := strconv.ParseUint(v, 10, 64)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		return n
-	}
-	return value
 }
 
 // TestEverySafeguardIsNeeded takes one safeguard out and demands that a promise breaks:
@@ -102,8 +72,9 @@ func TestEverySafeguardIsNeeded(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			const most = 400
 			for seed := uint64(1); seed <= most; seed++ {
-				if _, err := Run(seed, troubled, 0, tt.without, false); err != nil && strings.HasPrefix(err.Error(), tt.breaks+":") {
-					t.Logf("seed %d: %v", seed, err)
+				c := Case{Seed: seed, Troubled: Troubled, Without: tt.without}
+				if s := c.Run(); Promise(s.err) == tt.breaks {
+					t.Logf("seed %d: %v", seed, s.err)
 					return
 				}
 			}

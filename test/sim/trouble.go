@@ -38,11 +38,13 @@ func (s *Sim) trouble() {
 	if n < len(kinds) {
 		if kinds[n].do() {
 			s.Kinds[kinds[n].name]++
+			s.troubles++
 		}
 		return
 	}
 	if s.flip() {
 		s.Kinds["other workers named"]++
+		s.troubles++
 	}
 }
 
