@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -16,75 +15,6 @@ import (
 // plan completes all the same, nothing leaks, and no promise is broken (newStage holds
 // everything that happened against them). Each cell is a subtest.
 
-// step is a moment that an outside observer can see.
-type step struct {
-	name string
-	// seen names the pod that is there, of the rollout to image; "" while none is.
-	seen func(n harness.Now, image string) (pod string, ok bool)
-}
-
-// pod makes a step of a condition on one pod.
-func pod(name string, is func(p harness.Pod, s harness.Set, image string) bool) step {
-	return step{name, func(n harness.Now, image string) (string, bool) {
-		for _, p := range n.Pods {
-			if is(p, n.Sets[harness.Group], image) {
-				return p.Name, true
-			}
-		}
-		return "", false
-	}}
-}
-
-var (
-	arming = step{"arming", func(n harness.Now, _ string) (string, bool) {
-		return "sample-0", n.Sets[harness.Group].Armed != ""
-	}}
-	holding = pod("holding", func(p harness.Pod, _ harness.Set, _ string) bool { return p.Hold && p.State == "Updated" })
-	leaving = pod("leaving", func(p harness.Pod, s harness.Set, _ string) bool { return s.Armed != "" && !p.Hold && !p.Grant })
-)
-
-// steps of an upgrade, in their order.
-var steps = []step{
-	{"the template is written", func(n harness.Now, _ string) (string, bool) {
-		s := n.Sets[harness.Group]
-		return "sample-0", s.UpdateRevision != s.CurrentRevision
-	}},
-	pod("leased and draining", func(p harness.Pod, _ harness.Set, _ string) bool {
-		return p.Lease != "" && !p.Grant && p.Gate == "False"
-	}),
-	pod("granted", func(p harness.Pod, _ harness.Set, _ string) bool { return p.Grant && p.State == "Normal" }),
-	pod("selected", func(p harness.Pod, _ harness.Set, image string) bool {
-		return p.Grant && p.Hold && p.State == "PreparingUpdate"
-	}),
-	pod("released", func(p harness.Pod, _ harness.Set, image string) bool { return p.Grant && !p.Hold && p.Image != image }),
-	pod("updating", func(p harness.Pod, _ harness.Set, image string) bool {
-		return p.State == "Updating" && p.Image == image
-	}),
-	pod("updated", func(p harness.Pod, _ harness.Set, image string) bool {
-		return p.State == "Updated" && !p.Hold && p.Image == image
-	}),
-	pod("readmitting", func(p harness.Pod, _ harness.Set, image string) bool {
-		return p.Image == image && p.Verified == p.Revision && p.Gate == "False"
-	}),
-	{"handing over", func(n harness.Now, image string) (string, bool) {
-		for _, m := range n.Rosters[harness.Group].Status.Members {
-			// Its duty was taken, and it has not said yet that it has stopped.
-			if p := n.Pods[m.Name]; !m.Assigned && m.Duty == "Working" && p.Image != image {
-				return m.Name, true
-			}
-		}
-		return "", false
-	}},
-	{"parking", func(n harness.Now, image string) (string, bool) {
-		for _, p := range n.Pods {
-			if p.Image != image || p.Verified != p.Revision {
-				return "", false
-			}
-		}
-		return "sample-0", n.Sets[harness.Group].Partition != parked && len(n.Pods) == 5
-	}},
-}
-
 // mishap is what happens at a step. It returns when it is over and the world may go on.
 type mishap struct {
 	name string
@@ -97,7 +27,7 @@ type mishap struct {
 }
 
 // at says whether the mishap happens at a step.
-func (h mishap) at(s step) bool { return h.only == nil || slices.Contains(h.only, s.name) }
+func (h mishap) at(s harness.Step) bool { return h.only == nil || slices.Contains(h.only, s.Name) }
 
 var mishaps = []mishap{
 	{
@@ -171,15 +101,15 @@ func TestCrashMatrix(t *testing.T) {
 				}()
 			}
 			m.begin(harness.Slots(3), 3, "offduty.dev/in-service")
-			m.plan(t, arming, mishap)
-			for _, step := range steps {
+			m.plan(t, harness.Arming, mishap)
+			for _, step := range harness.Steps {
 				if mishap.at(step) {
 					m.upgrade(t, step, mishap)
 				}
 			}
 			if mishap.only == nil {
 				m.leave(t, mishap)
-				m.plan(t, holding, mishap)
+				m.plan(t, harness.Holding, mishap)
 			}
 		})
 	}
@@ -190,9 +120,9 @@ const crashStrategy = "{handover: Request, maxUnavailable: 2}"
 func (m *matrix) image() string { return fmt.Sprintf("alpine:3.20.%d", m.rollouts) }
 
 // plan is the cell in which the mishap strikes while a plan takes its target over.
-func (m *matrix) plan(t *testing.T, at step, mishap mishap) {
+func (m *matrix) plan(t *testing.T, at harness.Step, mishap mishap) {
 	t.Helper()
-	t.Run(at.name, func(t *testing.T) {
+	t.Run(at.Name, func(t *testing.T) {
 		c := m.in(t)
 		// Without its plan nothing opens the gate of a pod: wait for the end, not for ready pods.
 		c.strike(at, mishap, func() { c.apply(harness.PlanManifest(c.image(), crashStrategy)) })
@@ -201,9 +131,9 @@ func (m *matrix) plan(t *testing.T, at step, mishap mishap) {
 }
 
 // upgrade is the cell in which the mishap strikes at a step of an upgrade.
-func (m *matrix) upgrade(t *testing.T, at step, mishap mishap) {
+func (m *matrix) upgrade(t *testing.T, at harness.Step, mishap mishap) {
 	t.Helper()
-	t.Run(at.name, func(t *testing.T) {
+	t.Run(at.Name, func(t *testing.T) {
 		c := m.in(t)
 		c.strike(at, mishap, func() { c.apply(harness.PlanManifest(c.image(), crashStrategy)) })
 		c.settle()
@@ -213,9 +143,9 @@ func (m *matrix) upgrade(t *testing.T, at step, mishap mishap) {
 // leave is the cell in which the mishap strikes while a plan gives its target back.
 func (m *matrix) leave(t *testing.T, mishap mishap) {
 	t.Helper()
-	t.Run(leaving.name, func(t *testing.T) {
+	t.Run(harness.Leaving.Name, func(t *testing.T) {
 		c := m.in(t)
-		c.strike(leaving, mishap, func() {
+		c.strike(harness.Leaving, mishap, func() {
 			_, err := c.Kubectl(t.Context(), "", "delete", "upgradeplan", harness.Group, "--namespace", c.Namespace, "--wait=false")
 			c.must(err)
 		})
@@ -231,7 +161,7 @@ func (m *matrix) leave(t *testing.T, mishap mishap) {
 					return fmt.Errorf("a trace is left: %s", harness.Describe(p))
 				}
 			}
-			return noLeases(n)
+			return n.NoLeases()
 		})
 	})
 }
@@ -247,14 +177,14 @@ func (m *matrix) in(t *testing.T) *matrix {
 }
 
 // strike does begin, lets the mishap happen at the step, and puts things right.
-func (m *matrix) strike(at step, mishap mishap, begin func()) {
+func (m *matrix) strike(at harness.Step, mishap mishap, begin func()) {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
 	var struck error
 	image := m.image()
 	done := m.History.When(func(n harness.Now) bool {
-		pod, ok := at.seen(n, image)
+		pod, ok := at.Seen(n, image)
 		if ok {
 			m.struck = pod
 		}
@@ -265,7 +195,7 @@ func (m *matrix) strike(at step, mishap mishap, begin func()) {
 	case <-done:
 	case <-ctx.Done():
 		p, _ := plan(m.History.Now())
-		m.t.Fatalf("the step %q never came; the plan says %+v", at.name, p.Condition("Ready"))
+		m.t.Fatalf("the step %q never came; the plan says %+v", at.Name, p.Condition("Ready"))
 	}
 	m.must(struck)
 	m.must(mishap.after(m, ctx))
@@ -275,27 +205,7 @@ func (m *matrix) strike(at step, mishap mishap, begin func()) {
 func (m *matrix) settle() {
 	m.t.Helper()
 	image := m.image()
-	m.await("the plan is ready and nothing is left over", func(n harness.Now) error {
-		if err := settled(n); err != nil {
-			return err
-		}
-		if s := n.Sets[harness.Group]; s.Partition != parked {
-			return fmt.Errorf("the partition is %d", s.Partition)
-		}
-		for _, p := range n.Pods {
-			if p.Image != image || !p.Hold || p.Grant || p.Lease != "" || !p.Ready || p.Gate != "True" || p.State != "Normal" {
-				return fmt.Errorf("%s is not as it should be: %s", p.Name, harness.Describe(p))
-			}
-		}
-		return noLeases(n)
-	})
-}
-
-func noLeases(n harness.Now) error {
-	if l := n.Rosters[harness.Group].Status.Leases; len(l) > 0 {
-		return fmt.Errorf("leases are left: %+v", l)
-	}
-	return nil
+	m.await("the plan is ready and nothing is left over", func(n harness.Now) error { return n.Complete(image) })
 }
 
 // thawKruise lets Kruise go on as soon as it is proven that it stood still: no pod can be
@@ -365,16 +275,16 @@ func (m *matrix) wakeAfterSuccession(ctx context.Context) error {
 // succession waits until the successor has written its term on the set, or leads and
 // found nothing to do.
 func (m *matrix) succession(ctx context.Context) error {
-	before, image := m.term(), m.image()
-	held, err := m.holder(ctx)
+	before, image := m.History.Now().Term(), m.image()
+	held, err := m.Leader(ctx)
 	if err != nil {
 		return err
 	}
 	return controlplane.Until(ctx, "the successor has taken over", func(ctx context.Context) error {
-		if m.term() != before {
+		if m.History.Now().Term() != before {
 			return nil
 		}
-		now, err := m.holder(ctx)
+		now, err := m.Leader(ctx)
 		if err != nil {
 			return err
 		}
@@ -386,18 +296,4 @@ func (m *matrix) succession(ctx context.Context) error {
 		}
 		return nil
 	})
-}
-
-// holder reads who has the lease of the leader election.
-func (m *matrix) holder(ctx context.Context) (string, error) {
-	return m.Kubectl(ctx, "", "get", "lease", "offduty-upgrader", "--namespace", harness.SystemNamespace, "--output", "jsonpath={.spec.holderIdentity}")
-}
-
-// term is the leadership term on the set; 0 when it is not armed.
-func (m *matrix) term() int64 {
-	var a struct{ Term int64 }
-	if err := json.Unmarshal([]byte(m.History.Now().Sets[harness.Group].Armed), &a); err != nil {
-		return 0
-	}
-	return a.Term
 }

@@ -25,7 +25,7 @@ import (
 // deletion is what becomes of the plan at a step.
 type deletion struct {
 	name string
-	at   step
+	at   harness.Step
 	// strike replaces the deletion at the step; nil: the plan is deleted.
 	strike func(c *leaver, ctx context.Context) error
 	// after is called then, and has to see to it that the plan is deleted.
@@ -34,24 +34,13 @@ type deletion struct {
 	groupless bool
 }
 
-// pinned is seen between the two halves of a release: the arbiter's record is written, and
-// the pod not yet.
-var pinned = step{"pinned", func(n harness.Now, _ string) (string, bool) {
-	for _, l := range n.Rosters[harness.Group].Status.Leases {
-		if p := n.Pods[l.Replica]; l.Phase == "Pinned" && p.Hold && p.Grant {
-			return l.Replica, true
-		}
-	}
-	return "", false
-}}
-
 func deletions() []deletion {
 	var all []deletion
-	for _, at := range slices.Concat([]step{arming, holding}, steps, []step{pinned}) {
-		all = append(all, deletion{name: at.name, at: at})
+	for _, at := range slices.Concat([]harness.Step{harness.Arming, harness.Holding}, harness.Steps, []harness.Step{harness.Pinned}) {
+		all = append(all, deletion{name: at.Name, at: at})
 	}
 	all = append(all, deletion{
-		name: "paused", at: stepOf("released"),
+		name: "paused", at: harness.StepOf("released"),
 		strike: func(c *leaver, ctx context.Context) error {
 			return c.client.Patch(ctx, c.planObject(), client.RawPatch(types.MergePatchType, []byte(`{"spec":{"paused":true}}`)))
 		},
@@ -60,7 +49,7 @@ func deletions() []deletion {
 			c.must(c.delete(c.t.Context(), "upgradeplan"))
 		},
 	}, deletion{
-		name: "selected, and the arbiter is down", at: stepOf("selected"),
+		name: "selected, and the arbiter is down", at: harness.StepOf("selected"),
 		strike: func(c *leaver, ctx context.Context) error {
 			return errors.Join(c.Kill(harness.ArbiterProcess), c.delete(ctx, "upgradeplan"))
 		},
@@ -71,18 +60,13 @@ func deletions() []deletion {
 	})
 	for _, at := range []string{"leased and draining", "selected", "released", "updated", "readmitting"} {
 		all = append(all, deletion{
-			name: at + ", and the roster is deleted first", at: stepOf(at), groupless: true,
+			name: at + ", and the roster is deleted first", at: harness.StepOf(at), groupless: true,
 			strike: func(c *leaver, ctx context.Context) error {
 				return errors.Join(c.delete(ctx, "roster"), c.delete(ctx, "upgradeplan"))
 			},
 		})
 	}
 	return all
-}
-
-// stepOf is one of the steps of an upgrade.
-func stepOf(name string) step {
-	return steps[slices.IndexFunc(steps, func(s step) bool { return s.name == name })]
 }
 
 // leaver is the stage on which the plan is deleted again and again.
@@ -142,7 +126,7 @@ func (c *leaver) cell(d deletion) {
 	var struck error
 	image := c.image()
 	done := c.History.When(func(n harness.Now) bool {
-		_, ok := d.at.seen(n, image)
+		_, ok := d.at.Seen(n, image)
 		return ok
 	}, func() {
 		if d.strike == nil {
@@ -156,7 +140,7 @@ func (c *leaver) cell(d deletion) {
 	case <-done:
 	case <-ctx.Done():
 		p, _ := plan(c.History.Now())
-		c.t.Fatalf("the step %q never came; the plan says %+v", d.at.name, p.Condition("Ready"))
+		c.t.Fatalf("the step %q never came; the plan says %+v", d.at.Name, p.Condition("Ready"))
 	}
 	c.must(struck)
 	if d.after != nil {

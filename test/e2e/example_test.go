@@ -42,7 +42,7 @@ func upgraded(ordinals ...int) map[string]fate {
 	return out
 }
 
-const parked = 2147483647
+const parked = harness.Parked
 
 func (s *stage) check(before map[string]harness.Pod, want map[string]fate, partition int32) {
 	s.t.Helper()

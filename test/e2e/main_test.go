@@ -148,26 +148,8 @@ func (s *stage) awaitWorking(n int) {
 	}))
 }
 
-// plan returns the stage's plan.
-func plan(n harness.Now) (harness.Plan, error) {
-	p, ok := n.Plans[harness.Group]
-	if !ok {
-		return p, fmt.Errorf("there is no plan")
-	}
-	if p.Status.ObservedGeneration != p.Generation {
-		return p, fmt.Errorf("the plan's status is that of generation %d, not %d", p.Status.ObservedGeneration, p.Generation)
-	}
-	return p, nil
-}
-
-// settled wants the plan Ready.
-func settled(n harness.Now) error {
-	p, err := plan(n)
-	if err == nil && !p.Settled() {
-		err = fmt.Errorf("the plan says %+v", p.Condition("Ready"))
-	}
-	return err
-}
+// What tests ask of the stage's plan.
+var plan, settled = harness.Now.Plan, harness.Now.Settled
 
 // waiting wants the plan to have come to progress and to wait with reason.
 func waiting(progress, reason string) func(harness.Now) error {

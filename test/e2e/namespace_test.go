@@ -49,8 +49,8 @@ func TestDeletingTheNamespaceOfAPlan(t *testing.T) {
 			system := install(t)
 			s := newStageIn(t, system, mortal(t, system))
 			s.begin(harness.Slots(3), 3, v1alpha1.InServiceGate)
-			at := stepOf(c.at)
-			seen := s.History.When(func(n harness.Now) bool { _, ok := at.seen(n, harness.NewImage); return ok }, func() {})
+			at := harness.StepOf(c.at)
+			seen := s.History.When(func(n harness.Now) bool { _, ok := at.Seen(n, harness.NewImage); return ok }, func() {})
 			s.apply(c.plan(s))
 			<-seen
 			if c.first != nil {

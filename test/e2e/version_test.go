@@ -50,18 +50,18 @@ func marshal(t *testing.T, v any) string {
 }
 
 // stopAt applies a plan and kills the upgrader at a step of its first replica.
-func (s *stage) stopAt(at step, image string) {
+func (s *stage) stopAt(at harness.Step, image string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	var killed error
-	done := s.History.When(func(n harness.Now) bool { _, ok := at.seen(n, image); return ok }, func() { killed = s.Kill(harness.UpgraderA) })
+	done := s.History.When(func(n harness.Now) bool { _, ok := at.Seen(n, image); return ok }, func() { killed = s.Kill(harness.UpgraderA) })
 	s.apply(harness.PlanManifest(image, crashStrategy))
 	select {
 	case <-done:
 		s.must(killed)
 	case <-ctx.Done():
-		s.must(fmt.Errorf("the step %q never came: %w", at.name, ctx.Err()))
+		s.must(fmt.Errorf("the step %q never came: %w", at.Name, ctx.Err()))
 	}
 }
 
@@ -69,8 +69,8 @@ func TestANewerUpgraderGoesOnWhereAnOlderOneStopped(t *testing.T) {
 	s := newStage(t)
 	s.begin(harness.Slots(3), 3, v1alpha1.InServiceGate)
 	spec := s.spec()
-	for i, at := range []step{holding, stepOf("leased and draining"), stepOf("selected"), stepOf("released"), stepOf("updated"), stepOf("parking")} {
-		t.Run(at.name, func(t *testing.T) { s.on(t).migrate(at, fmt.Sprintf("alpine:3.22.%d", i)) })
+	for i, at := range []harness.Step{harness.Holding, harness.StepOf("leased and draining"), harness.StepOf("selected"), harness.StepOf("released"), harness.StepOf("updated"), harness.StepOf("parking")} {
+		t.Run(at.Name, func(t *testing.T) { s.on(t).migrate(at, fmt.Sprintf("alpine:3.22.%d", i)) })
 	}
 	t.Run("and gives back what the older one took over", func(t *testing.T) {
 		s := s.on(t)
@@ -83,7 +83,7 @@ func TestANewerUpgraderGoesOnWhereAnOlderOneStopped(t *testing.T) {
 
 // migrate stops the upgrader at a step, makes what it left look as version 1 left it, and
 // wants the upgrader to go on from there.
-func (s *stage) migrate(at step, image string) {
+func (s *stage) migrate(at harness.Step, image string) {
 	s.t.Helper()
 	s.stopAt(at, image)
 	// Version 1 did not tell when the hook was written, and its fences were ids.
@@ -117,7 +117,7 @@ func (s *stage) migrate(at step, image string) {
 func TestAnOlderUpgraderLeavesAloneWhatANewerOneHasBegun(t *testing.T) {
 	s := newStage(t)
 	s.begin(harness.Slots(3), 3, v1alpha1.InServiceGate)
-	s.stopAt(stepOf("selected"), harness.NewImage)
+	s.stopAt(harness.StepOf("selected"), harness.NewImage)
 	mine := s.History.Now().Sets[harness.Group].Armed
 	s.rearm(marshal(t, map[string]any{
 		"version": protocol.ProtocolVersion + 1, "plan": s.annotation()["plan"], "term": "of another kind", "original": []string{"moved elsewhere"},

@@ -22,7 +22,7 @@ func upgrade() *Evidence {
 	e := &Evidence{
 		Rosters: []Roster{{Stamp: stamp(1), Name: "sample", Floor: 2}},
 		Sets: []Set{
-			{Stamp: stamp(2), Name: "sample", Generation: 1, Observed: 1, Replicas: 3, Partition: parkedPartition, UpdateRevision: "sample-a", Template: "old"},
+			{Stamp: stamp(2), Name: "sample", Generation: 1, Observed: 1, Replicas: 3, Partition: Parked, UpdateRevision: "sample-a", Template: "old"},
 			{Stamp: stamp(1000), Name: "sample", Generation: 2, Observed: 1, Replicas: 3, Partition: 3, UpdateRevision: "sample-a", Template: "new"},
 			{Stamp: stamp(1010), Name: "sample", Generation: 2, Observed: 2, Replicas: 3, Partition: 3, UpdateRevision: "sample-b", Template: "new"},
 			{Stamp: stamp(1030), Name: "sample", Generation: 3, Observed: 2, Replicas: 3, Partition: 2, UpdateRevision: "sample-b", Template: "new"},
@@ -56,8 +56,6 @@ func upgrade() *Evidence {
 	}
 	return e
 }
-
-const parkedPartition = 2147483647
 
 func podAt(version int64, ordinal int, change func(*Pod)) Pod {
 	p := Pod{
@@ -191,7 +189,7 @@ func TestProve(t *testing.T) {
 			name: "each set is judged by its own pods",
 			change: func(e *Evidence) {
 				e.Sets = append(e.Sets,
-					Set{Stamp: stamp(1031), Name: "other", Generation: 1, Observed: 1, Replicas: 2, Partition: parkedPartition, UpdateRevision: "other-a", Template: "old"},
+					Set{Stamp: stamp(1031), Name: "other", Generation: 1, Observed: 1, Replicas: 2, Partition: Parked, UpdateRevision: "other-a", Template: "old"},
 					Set{Stamp: stamp(1032), Name: "other", Generation: 2, Observed: 1, Replicas: 2, Partition: 1, UpdateRevision: "other-a", Template: "old"})
 				e.Writes = append(e.Writes, ours("statefulsets", "other", 1031, Write{Partition: new(int32(1))}))
 			},
