@@ -25,6 +25,8 @@ type arbiter struct {
 	att       map[string]*roster.Attendance
 	inherited time.Time
 	cache     *Cache
+	// proven are the revisions that may have duty (judge.go); the arbiter does not know.
+	proven map[string]bool
 	// shown are the states that watchers are told, one after the other.
 	shown []snapshot
 }
@@ -47,7 +49,7 @@ type seen struct {
 }
 
 func newArbiter(s *Sim) *arbiter {
-	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api)}
+	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api), proven: map[string]bool{}}
 	a.table = lease.Table{Epoch: "e"}
 	a.table = a.table.Clone()
 	a.restart()
@@ -124,11 +126,15 @@ func (a *arbiter) do(fn func(now time.Time)) {
 	}
 	fn(now)
 	a.ages.Observe(&a.table, now)
+	a.prove()
 	was := a.record.Clone()
 	roster.Step(&a.record, a.memory, a.input())
 	for _, name := range slices.Sorted(maps.Keys(a.record.Members)) {
 		if m := a.record.Members[name]; m.Duty != was.Members[name].Duty || m.Assigned != was.Members[name].Assigned {
 			a.s.tell("arbiter", "%s is %s (%s)", name, m.Duty, m.Message)
+		}
+		if m := a.record.Members[name]; m.Assigned && !was.Members[name].Assigned {
+			a.assigned(name)
 		}
 	}
 	a.publish()

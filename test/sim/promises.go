@@ -162,6 +162,7 @@ func (s *Sim) decided(u *upgrader, w *plan.World, d *plan.Decision) {
 			s.fail("4: %s sets partition %d of %s, %d replicas are to be protected", u.name, partition, target, protect[target])
 		}
 	}
+	s.judge(u, w, d)
 	if d.Reason == "" || d.Message == "" {
 		s.fail("6: a decision without a reason")
 	}

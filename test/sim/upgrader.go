@@ -435,7 +435,9 @@ func (u *upgrader) acquire(a plan.Acquire) {
 	}
 	var got lease.Acquired
 	if !u.call(func(now time.Time) {
+		before := u.s.arb.serving()
 		got = u.s.arb.table.Acquire(r, u.s.arb.rules(), now)
+		u.s.arb.granted(before, got.Leases)
 		for _, l := range got.Leases {
 			u.s.arb.ages.Renew(l, now)
 		}
@@ -504,6 +506,7 @@ func (u *upgrader) release(a plan.ReleaseLease) {
 		u.s.ended(u, a)
 		if a.Upgraded {
 			u.s.arb.record.Trust(a.Revision)
+			u.s.arb.proven[a.Revision] = true
 		}
 	})
 	if ended != nil {
@@ -573,7 +576,9 @@ func (u *upgrader) pin(pod string, l plan.Lease) bool {
 	var no *lease.Refusal
 	var pinned *lease.Lease
 	if !u.call(func(now time.Time) {
-		pinned, no = u.s.arb.table.Pin(lease.Ref{ID: l.ID, Token: l.Token}, l.Instance, u.s.arb.rules(), &u.s.arb.ages, now)
+		if pinned, no = u.s.arb.table.Pin(lease.Ref{ID: l.ID, Token: l.Token}, l.Instance, u.s.arb.rules(), &u.s.arb.ages, now); pinned != nil {
+			u.s.arb.pinned(*pinned, l.Instance)
+		}
 	}) {
 		return false
 	}
