@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -52,7 +53,17 @@ type History struct {
 	objects map[schema.GroupVersionResource]map[string]*unstructured.Unstructured
 	hooks   []*hook
 	onPod   []func(Pod)
-	broken  error
+	gaps    []Gap
+	// told is the version of each kind that was told of last.
+	told   map[schema.GroupVersionResource]int64
+	broken error
+}
+
+// Gap is where versions of one kind may be missing: the API server was restarted, and did not
+// know any more what had happened since the last version that it had told of.
+type Gap struct {
+	// After is the version that was told of last, To the one with which it went on.
+	After, To int64
 }
 
 // Now is the latest version of each object, by name; of those that are gone, none.
@@ -81,7 +92,7 @@ func Record(ctx context.Context, c *controlplane.Cluster, namespace string) (*Hi
 		return nil, fmt.Errorf("watch namespace %s: %w", namespace, err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	h := &History{cancel: cancel, changed: make(chan struct{}), objects: map[schema.GroupVersionResource]map[string]*unstructured.Unstructured{}, now: Now{
+	h := &History{cancel: cancel, changed: make(chan struct{}), objects: map[schema.GroupVersionResource]map[string]*unstructured.Unstructured{}, told: map[schema.GroupVersionResource]int64{}, now: Now{
 		Pods: map[string]Pod{}, Sets: map[string]Set{}, Plans: map[string]Plan{}, Rosters: map[string]Roster{},
 	}}
 	for _, kind := range []schema.GroupVersionResource{podKind, setKind, planKind, rosterKind} {
@@ -114,10 +125,16 @@ func (h *History) follow(ctx context.Context, k dynamic.ResourceInterface, kind 
 			// The API server was restarted and does not know that version any more: what
 			// happened between the last version that it told of and its end is lost, unless
 			// it is still there.
+			h.mu.Lock()
+			told := h.told[kind]
+			h.mu.Unlock()
 			err := controlplane.Until(ctx, "the API server lists "+kind.Resource+" again", func(ctx context.Context) error {
 				version, err = h.list(ctx, k, kind)
 				return err
 			})
+			if err == nil {
+				err = h.miss(told, version)
+			}
 			if err != nil && ctx.Err() == nil {
 				h.fail(err)
 				return
@@ -125,6 +142,25 @@ func (h *History) follow(ctx context.Context, k dynamic.ResourceInterface, kind 
 		}
 	})
 	return nil
+}
+
+// miss notes a gap.
+func (h *History) miss(after int64, version string) error {
+	to, err := strconv.ParseInt(version, 10, 64)
+	if err != nil {
+		return fmt.Errorf("the version of a list is no number: %w", err)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.gaps = append(h.gaps, Gap{After: after, To: to})
+	return nil
+}
+
+// Gaps are where versions may be missing.
+func (h *History) Gaps() []Gap {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.gaps)
 }
 
 // list notes every object that is not as it was last seen, and those that are gone.
@@ -226,6 +262,7 @@ func (h *History) write(kind schema.GroupVersionResource, u *unstructured.Unstru
 	if err != nil {
 		return nil, err
 	}
+	h.told[kind] = max(h.told[kind], s.Version)
 	switch kind {
 	case podKind:
 		p, err := podOf(u, s)

@@ -89,6 +89,12 @@ func (e Evidence) result(w Write) int64 {
 	return w.Base
 }
 
+// missing says whether versions around v may be missing, so that what there was then is not
+// known.
+func (e Evidence) missing(v int64) bool {
+	return slices.ContainsFunc(e.Gaps, func(g Gap) bool { return g.After < v && v <= g.To })
+}
+
 // working returns the shift of that pod that covers t; UID "" means any.
 func (e Evidence) working(pod, uid string, t time.Time) *Shift {
 	for i := range e.Shifts {
@@ -129,7 +135,7 @@ func (e Evidence) unchanged() []Violation {
 	for _, p := range e.Pods {
 		before, ok := last[p.Name]
 		last[p.Name] = p
-		if !ok || before.UID != p.UID || p.Gone {
+		if !ok || before.UID != p.UID || p.Gone || e.missing(p.Version) {
 			continue
 		}
 		what, at := "", p.At
@@ -217,8 +223,8 @@ func (e Evidence) floor() []Violation {
 		}
 		v := e.result(w)
 		pods := e.at(v)
-		if !pods[w.Name].Ready {
-			continue // it served nobody anyway
+		if !pods[w.Name].Ready || e.missing(v) {
+			continue // it served nobody anyway, or nobody knows
 		}
 		var serving []string
 		for name, p := range pods {
@@ -270,6 +276,9 @@ func (e Evidence) partitions() []Violation {
 			continue
 		}
 		v := e.result(w)
+		if e.missing(v) {
+			continue
+		}
 		i := slices.IndexFunc(e.Sets, func(s Set) bool { return s.Name == w.Name && s.Version == v })
 		if i < 0 || w.Base == 0 {
 			out = append(out, e.violation(4, "", w.At, "a write of partition %d to %s has no precondition", *w.Partition, w.Name))

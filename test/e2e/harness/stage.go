@@ -86,6 +86,9 @@ type Evidence struct {
 	Plans   []Plan
 	Rosters []Roster
 	Shifts  []Shift
+	// Gaps are where versions may be missing from all of these. What was written there is not
+	// held against promises that speak of what there was.
+	Gaps []Gap
 	// Writes to pods and sets by anybody, in the order in which they ended.
 	Writes []Write
 }
@@ -101,7 +104,7 @@ func (s *Stage) Evidence(ctx context.Context) (Evidence, error) {
 	if err != nil {
 		return e, fmt.Errorf("the history of namespace %s is not complete: %w", s.Namespace, err)
 	}
-	e.Shifts = s.Attendants.Shifts()
+	e.Shifts, e.Gaps = s.Attendants.Shifts(), s.History.Gaps()
 	events, err := s.Cluster.AuditSince(s.mark, func(a controlplane.AuditEvent) bool {
 		return a.Namespace == s.Namespace && a.Write() && (a.Resource == "pods" || a.Resource == "statefulsets" || a.Resource == "upgradeplans")
 	})
