@@ -191,6 +191,10 @@ type RosterStatus struct {
 	// +listMapKey=holder
 	// +optional
 	Holders []HolderRecord `json:"holders,omitempty"`
+	// The last holders that have gone, newest first; at most 32. None of them can adopt again.
+	// +listType=atomic
+	// +optional
+	Retired []RetiredRecord `json:"retired,omitempty"`
 	// Revisions whose pods may get duty while an upgrade plan is at work.
 	// +listType=set
 	// +optional
@@ -253,6 +257,12 @@ type HolderRecord struct {
 	// +optional
 	Identity string `json:"identity,omitempty"`
 	Token    int64  `json:"token"`
+}
+
+// RetiredRecord is a holder that has gone.
+type RetiredRecord struct {
+	Holder string `json:"holder"`
+	Term   int64  `json:"term"`
 }
 
 // ForceReleaseRecord tells of an administrator's release.

@@ -55,7 +55,7 @@ func (c *Client) List(ctx context.Context, group string) (GroupState, error) {
 //
 // term is the caller's leadership term, identity its name. known are leases that the
 // caller finds recorded on its replicas; they count only if the arbiter lost its record.
-// Refusals: ReasonStaleToken when a newer term has adopted.
+// Refusals: ReasonStaleToken when a newer term has adopted, ReasonHolderRetired.
 func (c *Client) Adopt(ctx context.Context, group, holder string, term int64, identity string, known []Lease) (Adopted, *Refusal, error) {
 	wire := make([]*arbiterv1.Lease, 0, len(known))
 	for _, l := range known {

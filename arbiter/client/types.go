@@ -186,6 +186,7 @@ const (
 	ReasonNoSuccessor
 	ReasonDutyIsNamed
 	ReasonHolderHasLeases
+	ReasonHolderRetired
 )
 
 // String returns the reason in one word.
@@ -217,6 +218,8 @@ func (r RefusalReason) String() string {
 		return "DutyIsNamed"
 	case ReasonHolderHasLeases:
 		return "HolderHasLeases"
+	case ReasonHolderRetired:
+		return "HolderRetired"
 	case ReasonUnknown:
 	}
 	return "Unknown"

@@ -109,6 +109,8 @@ func reasonOf(r arbiterv1.RefusalReason) RefusalReason {
 		return ReasonDutyIsNamed
 	case arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_HAS_LEASES:
 		return ReasonHolderHasLeases
+	case arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_RETIRED:
+		return ReasonHolderRetired
 	case arbiterv1.RefusalReason_REFUSAL_REASON_UNSPECIFIED:
 	}
 	return ReasonUnknown

@@ -16,6 +16,7 @@ import (
 type dumb struct {
 	token   int64
 	holders []dumbHolder
+	retired []string
 	leases  []dumbLease
 }
 
@@ -48,6 +49,8 @@ func (d *dumb) at(match func(dumbLease) bool) int { return slices.IndexFunc(d.le
 func (d *dumb) adopt(name string, term int64) string {
 	h := d.holder(name)
 	switch {
+	case slices.Contains(d.retired, name):
+		return "retired"
 	case h == nil:
 		d.holders = append(d.holders, dumbHolder{name: name})
 		h = d.holder(name)
@@ -104,6 +107,21 @@ func (d *dumb) acquire(name string, token int64, request, replica string) string
 	return l.id
 }
 
+func (d *dumb) retire(name string, token int64) string {
+	h := d.holder(name)
+	switch {
+	case h == nil:
+		return "ok"
+	case h.token != token:
+		return "stale"
+	case d.at(func(l dumbLease) bool { return l.holder == name }) >= 0:
+		return "leases"
+	}
+	d.holders = slices.DeleteFunc(d.holders, func(h dumbHolder) bool { return h.name == name })
+	d.retired = append(d.retired, name)
+	return "ok"
+}
+
 // act finds a lease by id and token and does something to it.
 func (d *dumb) act(ref lease.Ref, unknown string, f func(i int) string) string {
 	i := d.at(func(l dumbLease) bool { return l.id == ref.ID })
@@ -130,7 +148,7 @@ func word(r *lease.Refusal) string {
 	if r == nil {
 		return "ok"
 	}
-	words := map[lease.Reason]string{lease.StaleToken: "stale", lease.Lost: "lost", lease.LeasedByOther: "other"}
+	words := map[lease.Reason]string{lease.StaleToken: "stale", lease.Lost: "lost", lease.LeasedByOther: "other", lease.HolderHasLeases: "leases", lease.HolderRetired: "retired"}
 	if w, ok := words[r.Reason]; ok {
 		return w
 	}
@@ -148,19 +166,22 @@ func FuzzTable(f *testing.F) {
 		var refs []lease.Ref
 		for i := 0; i+1 < len(steps) && i < 400; i += 2 {
 			last := b.LastToken
-			got, want := both(b, d, &refs, steps[i]%10, steps[i+1])
+			got, want := both(b, d, &refs, steps[i]%kinds, steps[i+1])
 			if got != want {
-				t.Fatalf("step %d (%d, %d): %q, and the second implementation says %q", i/2, steps[i]%10, steps[i+1], got, want)
+				t.Fatalf("step %d (%d, %d): %q, and the second implementation says %q", i/2, steps[i]%kinds, steps[i+1], got, want)
 			}
 			if b.LastToken < last {
 				t.Fatalf("step %d: tokens fell from %d to %d", i/2, last, b.LastToken)
 			}
 			if diff := cmp.Diff(d.state(), stateOf(&b.Table)); diff != "" {
-				t.Fatalf("step %d (%d, %d): %s", i/2, steps[i]%10, steps[i+1], diff)
+				t.Fatalf("step %d (%d, %d): %s", i/2, steps[i]%kinds, steps[i+1], diff)
 			}
 		}
 	})
 }
+
+// kinds is how many kinds of steps both knows.
+const kinds = 11
 
 // both does one step; arg chooses holder, replica, lease or time.
 //
@@ -253,6 +274,12 @@ func both(b *bench, d *dumb, refs *[]lease.Ref, kind, arg byte) (got, want strin
 			d.leases = slices.Delete(d.leases, i, i+1)
 		}
 		return got, fmt.Sprint(i >= 0)
+	case 10:
+		if arg%8 > 1 {
+			break // rarely: it is for ever
+		}
+		token := b.Holders[holder].Token - int64(arg/128)
+		return word(b.Retire(holder, token)), d.retire(holder, token)
 	}
 	return "", ""
 }

@@ -23,6 +23,7 @@ const (
 	NoSuccessor
 	DutyIsNamed
 	HolderHasLeases
+	HolderRetired
 )
 
 // Refusal is a "no" as data. It is not an error: the state allows no better answer now.
@@ -71,6 +72,8 @@ func (r Reason) Remedy() string {
 		return "ask the administrator to name other working replicas"
 	case HolderHasLeases:
 		return "release them first"
+	case HolderRetired:
+		return "let its plan go; one that is applied anew is another holder"
 	}
 	return "do not repeat the request"
 }

@@ -53,6 +53,17 @@ type Holder struct {
 	Token int64
 }
 
+// Retired is a holder that has gone: a plan's UID, which never comes back.
+type Retired struct {
+	Holder string
+	// Term in which it was retired, for people.
+	Term int64
+}
+
+// MaxRetired is how many retired holders a table remembers. An upgrader that was frozen for
+// longer than it takes to retire that many in its group could adopt for one that is gone.
+const MaxRetired = 32
+
 // Table is what is recorded. Time is not part of it: see Ages.
 //
 // Invariants (FuzzTable): at most one lease per replica; LastToken is at least every
@@ -67,6 +78,10 @@ type Table struct {
 	Holders map[string]Holder
 	// Leases by replica.
 	Leases map[string]Lease
+	// Retired holders, newest first, at most MaxRetired. None of them can adopt: that would
+	// be an upgrader that was frozen while its plan went, and nobody would ever retire it
+	// again. The slice is replaced, never changed.
+	Retired []Retired
 }
 
 // Clone returns a table that shares nothing with t.
@@ -110,12 +125,17 @@ type AdoptRequest struct {
 }
 
 // Adopt raises the tokens of the holder and of all its leases. The same term and
-// identity again changes nothing and returns the same token. An older term is refused.
+// identity again changes nothing and returns the same token. An older term is refused, and
+// so is a holder that was retired.
 func (t *Table) Adopt(r AdoptRequest, recovering bool) (token int64, leases []Lease, refusal *Refusal) {
 	h, known := t.Holders[r.Holder]
 	if known && r.Term < h.Term {
 		return 0, nil, Refuse(StaleToken, fmt.Sprintf("term: %d of %q is recorded", h.Term, h.Identity),
 			"%q in term %d may not act for holder %s", r.Identity, r.Term, r.Holder)
+	}
+	if i := slices.IndexFunc(t.Retired, func(x Retired) bool { return x.Holder == r.Holder }); i >= 0 {
+		return 0, nil, Refuse(HolderRetired, fmt.Sprintf("retired: in term %d", t.Retired[i].Term),
+			"%q in term %d may not adopt for holder %s, which has gone", r.Identity, r.Term, r.Holder)
 	}
 	entered := recovering && t.enter(r)
 	if !known || r.Term != h.Term || r.Identity != h.Identity || entered {
@@ -296,9 +316,10 @@ func (t *Table) Release(ref Ref) (*Lease, *Refusal) {
 	return l, refusal
 }
 
-// Retire forgets a holder that has no leases. An unknown holder is a success.
+// Retire ends a holder that has no leases, for ever. An unknown holder is a success.
 func (t *Table) Retire(holder string, token int64) *Refusal {
-	if _, ok := t.Holders[holder]; !ok {
+	h, ok := t.Holders[holder]
+	if !ok {
 		return nil
 	}
 	if refusal := t.checkHolder(holder, token); refusal != nil {
@@ -308,6 +329,7 @@ func (t *Table) Retire(holder string, token int64) *Refusal {
 		return Refuse(HolderHasLeases, fmt.Sprintf("leases: %d", n), "holder %s cannot be retired", holder)
 	}
 	delete(t.Holders, holder)
+	t.Retired = append([]Retired{{Holder: holder, Term: h.Term}}, t.Retired[:min(len(t.Retired), MaxRetired-1)]...)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -318,6 +319,25 @@ func TestTable(t *testing.T) {
 			},
 			want: []any{lease.HolderHasLeases, lease.StaleToken, lease.Reason(0), lease.Reason(0)},
 		},
+		"a holder that was retired never adopts again, be it in a later term": {
+			do: func(b *bench) any {
+				b.Retire("h", b.adopt("h", 3))
+				_, _, older := b.Adopt(lease.AdoptRequest{Holder: "h", Term: 2, Identity: "i"}, false)
+				_, _, later := b.Adopt(lease.AdoptRequest{Holder: "h", Term: 4, Identity: "j"}, true)
+				return []any{reason(older), reason(later), b.Retired, len(b.Holders)}
+			},
+			want: []any{lease.HolderRetired, lease.HolderRetired, []lease.Retired{{Holder: "h", Term: 3}}, 0},
+		},
+		"as many retired holders are remembered as fit, the newest first": {
+			do: func(b *bench) any {
+				for i := range lease.MaxRetired + 2 {
+					h := fmt.Sprint(i)
+					b.Retire(h, b.adopt(h, 1))
+				}
+				return []any{len(b.Retired), b.Retired[0].Holder, b.Retired[lease.MaxRetired-1].Holder}
+			},
+			want: []any{lease.MaxRetired, fmt.Sprint(lease.MaxRetired + 1), "2"},
+		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -346,7 +366,7 @@ func TestAgesNextIsTheFirstMomentThatMatters(t *testing.T) {
 
 func TestEveryReasonHasARemedyOfItsOwn(t *testing.T) {
 	seen := map[string]lease.Reason{}
-	for r := lease.NotIdle; r <= lease.HolderHasLeases; r++ {
+	for r := lease.NotIdle; r <= lease.HolderRetired; r++ {
 		remedy := r.Remedy()
 		if other, ok := seen[remedy]; ok || remedy == "" || remedy == lease.Reason(0).Remedy() {
 			t.Errorf("reason %d has the remedy %q, like reason %d", r, remedy, other)

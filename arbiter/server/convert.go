@@ -177,6 +177,8 @@ func toReason(r lease.Reason) arbiterv1.RefusalReason {
 		return arbiterv1.RefusalReason_REFUSAL_REASON_DUTY_IS_NAMED
 	case lease.HolderHasLeases:
 		return arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_HAS_LEASES
+	case lease.HolderRetired:
+		return arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_RETIRED
 	}
 	return arbiterv1.RefusalReason_REFUSAL_REASON_UNSPECIFIED
 }

@@ -30,6 +30,7 @@ func sample() store.Record {
 		Leases: lease.Table{
 			Epoch: "e", LastToken: 9,
 			Holders: map[string]lease.Holder{"h": {Term: 3, Identity: "i", Token: 7}},
+			Retired: []lease.Retired{{Holder: "gone", Term: 2}},
 			Leases: map[string]lease.Lease{
 				"web-0": {
 					ID: "e-9", Replica: "web-0", Holder: "h", Token: 9, Phase: lease.Pinned, Instance: "u0", RequestID: "r",

@@ -129,6 +129,9 @@ func toStatus(r Record, conditions []metav1.Condition) v1alpha1.RosterStatus {
 		h := r.Leases.Holders[name]
 		s.Holders = append(s.Holders, v1alpha1.HolderRecord{Holder: name, Term: h.Term, Identity: h.Identity, Token: h.Token})
 	}
+	for _, h := range r.Leases.Retired {
+		s.Retired = append(s.Retired, v1alpha1.RetiredRecord{Holder: h.Holder, Term: h.Term})
+	}
 	for _, f := range r.ForceReleases {
 		s.ForceReleases = append(s.ForceReleases, v1alpha1.ForceReleaseRecord{
 			Time: metav1.NewTime(f.Time), By: f.By, Replica: f.Replica, LeaseID: f.LeaseID, Holder: f.Holder, Reason: f.Reason,
@@ -197,6 +200,9 @@ func fromStatus(s *v1alpha1.RosterStatus) Record {
 	for _, h := range s.Holders {
 		r.Leases.Holders[h.Holder] = lease.Holder{Term: h.Term, Identity: h.Identity, Token: h.Token}
 		r.Leases.LastToken = max(r.Leases.LastToken, h.Token)
+	}
+	for _, h := range s.Retired {
+		r.Leases.Retired = append(r.Leases.Retired, lease.Retired{Holder: h.Holder, Term: h.Term})
 	}
 	for _, f := range s.ForceReleases {
 		r.ForceReleases = append(r.ForceReleases, ForceRelease{

@@ -299,6 +299,8 @@ const (
 	RefusalReason_REFUSAL_REASON_DUTY_IS_NAMED RefusalReason = 12
 	// The holder still has leases. Release them first.
 	RefusalReason_REFUSAL_REASON_HOLDER_HAS_LEASES RefusalReason = 13
+	// The holder was retired: its plan has gone, and whoever adopts for it is late.
+	RefusalReason_REFUSAL_REASON_HOLDER_RETIRED RefusalReason = 14
 )
 
 // Enum value maps for RefusalReason.
@@ -318,6 +320,7 @@ var (
 		11: "REFUSAL_REASON_NO_SUCCESSOR",
 		12: "REFUSAL_REASON_DUTY_IS_NAMED",
 		13: "REFUSAL_REASON_HOLDER_HAS_LEASES",
+		14: "REFUSAL_REASON_HOLDER_RETIRED",
 	}
 	RefusalReason_value = map[string]int32{
 		"REFUSAL_REASON_UNSPECIFIED":       0,
@@ -334,6 +337,7 @@ var (
 		"REFUSAL_REASON_NO_SUCCESSOR":      11,
 		"REFUSAL_REASON_DUTY_IS_NAMED":     12,
 		"REFUSAL_REASON_HOLDER_HAS_LEASES": 13,
+		"REFUSAL_REASON_HOLDER_RETIRED":    14,
 	}
 )
 
@@ -1167,7 +1171,8 @@ type AdoptLeasesRequest struct {
 	Holder string `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"`
 	// The leadership term of the caller: grows with each new leader among those who
 	// act for this holder (leaseTransitions of a coordination.k8s.io Lease). An older
-	// term than the recorded one is refused with STALE_TOKEN.
+	// term than the recorded one is refused with STALE_TOKEN. A holder that was retired
+	// is refused with HOLDER_RETIRED in any term, as far back as the arbiter remembers.
 	Term int64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	// The caller's name. The same term and identity again gets the same token again.
 	Identity string `protobuf:"bytes,4,opt,name=identity,proto3" json:"identity,omitempty"`
@@ -2550,7 +2555,7 @@ const file_offduty_arbiter_v1_arbiter_proto_rawDesc = "" +
 	"\fLeaseOutcome\x12\x1d\n" +
 	"\x19LEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16LEASE_OUTCOME_UPGRADED\x10\x01\x12\x18\n" +
-	"\x14LEASE_OUTCOME_UNDONE\x10\x02*\xd5\x03\n" +
+	"\x14LEASE_OUTCOME_UNDONE\x10\x02*\xf8\x03\n" +
 	"\rRefusalReason\x12\x1e\n" +
 	"\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REFUSAL_REASON_NOT_IDLE\x10\x01\x12\x18\n" +
@@ -2566,7 +2571,8 @@ const file_offduty_arbiter_v1_arbiter_proto_rawDesc = "" +
 	"\x12\x1f\n" +
 	"\x1bREFUSAL_REASON_NO_SUCCESSOR\x10\v\x12 \n" +
 	"\x1cREFUSAL_REASON_DUTY_IS_NAMED\x10\f\x12$\n" +
-	" REFUSAL_REASON_HOLDER_HAS_LEASES\x10\r*^\n" +
+	" REFUSAL_REASON_HOLDER_HAS_LEASES\x10\r\x12!\n" +
+	"\x1dREFUSAL_REASON_HOLDER_RETIRED\x10\x0e*^\n" +
 	"\fLeaseSupport\x12\x1d\n" +
 	"\x19LEASE_SUPPORT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LEASE_SUPPORT_TTL\x10\x01\x12\x18\n" +
