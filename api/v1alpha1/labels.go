@@ -16,6 +16,9 @@ const (
 	// ArmedAnnotation on an Advanced StatefulSet keeps what arming replaced, as JSON.
 	// Writer: upgrader.
 	ArmedAnnotation = "offduty.dev/armed"
+	// LeftAnnotation is on an Advanced StatefulSet for a moment while a plan that has not
+	// taken it over goes. Writer: upgrader.
+	LeftAnnotation = "offduty.dev/left"
 	// LeaseAnnotation on a pod is the lease under which it is being upgraded:
 	// "<lease id>/<token>". Writer: upgrader.
 	LeaseAnnotation = "offduty.dev/lease"

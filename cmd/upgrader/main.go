@@ -273,7 +273,7 @@ func wire(ctx context.Context, mgr ctrl.Manager, o *options, tracing *traces.Tra
 	r := &controller.Reconciler{
 		Client: mgr.GetClient(), Secrets: mgr.GetAPIReader(), Sessions: sessions, Leader: leader, Now: time.Now,
 		Applier: &apply.Applier{
-			Client: mgr.GetClient(), Writes: apply.NewWrites(time.Now), Metrics: counts, Now: time.Now,
+			Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Writes: apply.NewWrites(time.Now), Metrics: counts, Now: time.Now,
 			Recorder: controller.Recorder{EventRecorder: mgr.GetEventRecorder("offduty-upgrader")},
 		},
 		Arbiters: o.arbiters(),

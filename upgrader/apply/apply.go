@@ -33,7 +33,9 @@ import (
 // Applier carries out decisions. It is safe for use by several goroutines, for different
 // plans.
 type Applier struct {
-	Client   client.Client
+	Client client.Client
+	// Live reads from the API server itself.
+	Live     client.Reader
 	Recorder Recorder
 	Writes   *Writes
 	Metrics  *metrics.Metrics
@@ -121,6 +123,8 @@ func (r *run) do(ctx context.Context, action plan.Action) error {
 		return r.commit(ctx, a)
 	case plan.Pin:
 		return r.pin(ctx, a.Pod, a.Lease)
+	case plan.Bar:
+		return r.bar(ctx, a)
 	case plan.Leave:
 		return r.leave(ctx, a)
 	}
@@ -199,6 +203,9 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 		if !r.listed(a.Target) {
 			return errAgain
 		}
+		if err := r.stillWanted(ctx, a.Target); err != nil {
+			return err
+		}
 		if left, err := kruise.ParseArmed(set); err == nil && left != nil {
 			armed = left // of a plan that is gone: its originals are the right ones
 			armed.Plan, armed.ImagesGeneration = string(r.scene.Plan.UID), 0
@@ -230,6 +237,44 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 // out of the plan again, and must be given back.
 func (r *run) listed(target string) bool {
 	return slices.ContainsFunc(r.scene.Plan.Status.Targets, func(t v1alpha1.TargetStatus) bool { return t.Name == target })
+}
+
+// stillWanted asks the API server itself, and not the cache, whether the plan is there and
+// names the target. Together with bar it keeps a leader that was frozen from taking over a
+// set that nobody would ever give back: its look at the set is older than this question,
+// and whoever lets go of the set touches it after the plan's change.
+func (r *run) stillWanted(ctx context.Context, target string) error {
+	up, live := r.scene.Plan, &v1alpha1.UpgradePlan{}
+	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(up), live); err != nil {
+		return fmt.Errorf("look for plan %s/%s before StatefulSet %s is taken over: %w", up.Namespace, up.Name, target, err)
+	}
+	switch {
+	case live.UID != up.UID, live.DeletionTimestamp != nil && up.DeletionTimestamp == nil, observe.Wants(up, target) && !observe.Wants(live, target):
+		return errAgain
+	}
+	return nil
+}
+
+// bar makes every write of the set that was decided before a conflict, and leaves nothing
+// behind: an annotation comes and goes.
+func (r *run) bar(ctx context.Context, a plan.Bar) error {
+	for _, step := range []struct {
+		version string
+		value   any
+	}{{a.ResourceVersion, string(r.scene.Plan.UID)}, {"", nil}} {
+		meta := map[string]any{"annotations": map[string]any{v1alpha1.LeftAnnotation: step.value}}
+		if step.version != "" {
+			meta["resourceVersion"] = step.version
+		}
+		patch, err := json.Marshal(map[string]any{"metadata": meta})
+		if err != nil {
+			return fmt.Errorf("encode a patch: %w", err)
+		}
+		if err := r.patchSet(ctx, a.Target, "bar", plan.Leaving, types.MergePatchType, patch, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // patchSet sends a patch and notes the version that it made.
@@ -407,6 +452,11 @@ func orNull(s string) any {
 
 func (r *run) leave(ctx context.Context, a plan.Leave) error {
 	up := r.scene.Plan
+	for _, b := range a.Bars {
+		if err := r.bar(ctx, b); err != nil {
+			return err
+		}
+	}
 	if a.Untold {
 		r.Recorder.Plan(up, nil, true, "LeftUntold", "the plan goes without having told its arbiter: if that still shows leases or a holder "+
 			string(up.UID)+", end them there by force")

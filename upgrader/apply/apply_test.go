@@ -68,6 +68,8 @@ type server struct {
 	err     error
 	patches []string
 	applied []string // sets
+	// live makes the plan of the API server another than that of the cache.
+	live func(*v1alpha1.UpgradePlan)
 }
 
 func (s *server) note(sub string, obj client.Object, p client.Patch) error {
@@ -101,7 +103,7 @@ func stage(t *testing.T, s *server) (*Applier, *observe.Scene, *silent) {
 			t.Fatal(err)
 		}
 	}
-	k := fake.NewClientBuilder().WithScheme(scheme).WithInterceptorFuncs(interceptor.Funcs{
+	b := fake.NewClientBuilder().WithScheme(scheme).WithInterceptorFuncs(interceptor.Funcs{
 		Patch: func(_ context.Context, _ client.WithWatch, obj client.Object, p client.Patch, _ ...client.PatchOption) error {
 			return s.note("", obj, p)
 		},
@@ -112,7 +114,7 @@ func stage(t *testing.T, s *server) (*Applier, *observe.Scene, *silent) {
 		SubResourcePatch: func(_ context.Context, _ client.Client, sub string, obj client.Object, p client.Patch, _ ...client.SubResourcePatchOption) error {
 			return s.note(sub, obj, p)
 		},
-	}).Build()
+	})
 	up := &v1alpha1.UpgradePlan{}
 	up.Namespace, up.Name, up.UID, up.Generation = "ns", "p", "plan-uid", 3
 	up.Spec.WorkingLabel, up.Spec.Strategy.Drain.Gate = "working", "offduty.dev/in-service"
@@ -121,7 +123,12 @@ func stage(t *testing.T, s *server) (*Applier, *observe.Scene, *silent) {
 	set.Namespace, set.Name, set.UID, set.Generation = "ns", "web", "set-uid", 5
 	set.Spec.Template.Spec.Containers = []corev1.Container{{Name: "main", Image: "app:1"}}
 	told := &silent{}
-	a := &Applier{Client: k, Recorder: told, Writes: NewWrites(func() time.Time { return now }), Now: func() time.Time { return now }}
+	live := up.DeepCopy()
+	if s.live != nil {
+		s.live(live)
+	}
+	k := b.WithObjects(live).Build()
+	a := &Applier{Client: k, Live: k, Recorder: told, Writes: NewWrites(func() time.Time { return now }), Now: func() time.Time { return now }}
 	return a, &observe.Scene{
 		Plan: up, Sets: map[string]*kruisev1beta1.StatefulSet{"web": set}, Pods: map[string]*corev1.Pod{},
 		Armed: map[string]*kruise.Armed{"web": kruise.NewArmed(set, "plan-uid", 1)},
@@ -264,7 +271,7 @@ func TestARefusalCountsUntilSomethingChanges(t *testing.T) {
 		{"it is another set", func(_ *v1alpha1.UpgradePlan, set *kruisev1beta1.StatefulSet, _ *time.Time) { set.UID = "other" }, false},
 		{"a minute passes", func(_ *v1alpha1.UpgradePlan, _ *kruisev1beta1.StatefulSet, now *time.Time) {
 			*now = now.Add(time.Minute)
-		}, false},
+		}, true}, // it is tried again, and still said
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			at := now
@@ -325,6 +332,53 @@ func TestASetIsTakenOverOnlyWhenTheStatusShowsIt(t *testing.T) {
 	scene.Plan.Status.Targets = []v1alpha1.TargetStatus{{Name: "web"}}
 	if err := a.Apply(t.Context(), scene, nil, arm); err != nil || len(s.applied) != 1 {
 		t.Errorf("then: %v; applied %q", err, s.applied)
+	}
+}
+
+func TestASetIsTakenOverOnlyForAPlanThatIsStillThere(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		live func(*v1alpha1.UpgradePlan)
+	}{
+		{"it has gone, and another has its name", func(up *v1alpha1.UpgradePlan) { up.UID = "other" }},
+		{"it is being deleted", func(up *v1alpha1.UpgradePlan) {
+			up.Finalizers, up.DeletionTimestamp = []string{v1alpha1.PlanFinalizer}, &metav1.Time{Time: now}
+		}},
+		{"it has gone", func(up *v1alpha1.UpgradePlan) { up.Name = "other" }},
+		{"it names the set no more", func(up *v1alpha1.UpgradePlan) { up.Spec.Targets[0].Name = "other" }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &server{live: c.live}
+			a, scene, _ := stage(t, s)
+			scene.Armed = nil
+			scene.Plan.Status.Targets = []v1alpha1.TargetStatus{{Name: "web"}}
+			arm := plan.Decision{Actions: []plan.Action{plan.ApplySet{Target: "web", ResourceVersion: "9", Partition: plan.Parked, Why: plan.Arming}}}
+			if err := a.Apply(t.Context(), scene, nil, arm); !IsAgain(err) || len(s.applied) > 0 {
+				t.Errorf("%v; applied %q", err, s.applied)
+			}
+		})
+	}
+}
+
+func TestASetIsBarredBeforeThePlanGoes(t *testing.T) {
+	s := &server{}
+	a, scene, _ := stage(t, s)
+	scene.Plan.Finalizers = []string{v1alpha1.PlanFinalizer}
+	leave := plan.Decision{Actions: []plan.Action{plan.Leave{Bars: []plan.Bar{{Target: "web", ResourceVersion: "9"}}}}}
+	if err := a.Apply(t.Context(), scene, nil, leave); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`{"metadata":{"annotations":{"offduty.dev/left":"plan-uid"},"resourceVersion":"9"}}`,
+		`{"metadata":{"annotations":{"offduty.dev/left":null}}}`,
+	}
+	if diff := cmp.Diff(want, s.patches[:2]); diff != "" || len(s.patches) != 3 {
+		t.Errorf("the patches (-want +got):\n%s\nof %q", diff, s.patches)
+	}
+	s.err, s.patches = conflict, nil
+	scene.Plan.Finalizers = []string{v1alpha1.PlanFinalizer}
+	if err := a.Apply(t.Context(), scene, nil, leave); !IsAgain(err) || len(scene.Plan.Finalizers) != 1 {
+		t.Errorf("with a conflict: %v; the plan goes: %t", err, len(scene.Plan.Finalizers) == 0)
 	}
 }
 

@@ -105,6 +105,8 @@ func (r *run) about(action plan.Action) []attribute.KeyValue {
 		return target(a.Target)
 	case plan.Disarm:
 		return target(a.Target)
+	case plan.Bar:
+		return target(a.Target)
 	case plan.PatchPod:
 		return replica(a.Pod)
 	case plan.Commit:

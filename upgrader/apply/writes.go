@@ -29,7 +29,7 @@ type refusal struct {
 	plan.Blocker
 	by                            types.UID // the plan
 	planGeneration, setGeneration int64
-	until                         time.Time
+	again                         time.Time
 }
 
 // refusalPatience is after how long a refused template is tried again: what refused it may
@@ -50,7 +50,7 @@ func (w *Writes) refuse(up *v1alpha1.UpgradePlan, set *kruisev1beta1.StatefulSet
 	return &plan.Stuck{Blocker: b}
 }
 
-// Template says why the images of up were refused for set, and until when that counts; nil:
+// Template says why the images of up were refused for set, and when to try them again; nil:
 // they were not.
 func (w *Writes) Template(up *v1alpha1.UpgradePlan, set *kruisev1beta1.StatefulSet) (*plan.Blocker, time.Time) {
 	w.mu.Lock()
@@ -59,11 +59,11 @@ func (w *Writes) Template(up *v1alpha1.UpgradePlan, set *kruisev1beta1.StatefulS
 	if !ok || r.by != up.UID {
 		return nil, time.Time{}
 	}
-	if r.planGeneration != up.Generation || r.setGeneration != set.Generation || !w.now().Before(r.until) {
+	if r.planGeneration != up.Generation || r.setGeneration != set.Generation {
 		delete(w.refused, set.UID)
 		return nil, time.Time{}
 	}
-	return &r.Blocker, r.until
+	return &r.Blocker, r.again
 }
 
 // Note remembers the version that a write made.

@@ -44,7 +44,7 @@ type Fresh interface {
 
 // Refusals tells what the API server refused to write, so that it is not asked again at once.
 type Refusals interface {
-	// Template says why the images of up were refused for set, and until when that counts;
+	// Template says why the images of up were refused for set, and when to try them again;
 	// nil: they were not.
 	Template(up *v1alpha1.UpgradePlan, set *kruisev1beta1.StatefulSet) (*plan.Blocker, time.Time)
 }
@@ -116,7 +116,7 @@ func (s *Scene) dropped(ctx context.Context, r client.Reader, known map[string]b
 			}
 			return fmt.Errorf("observe StatefulSet %s, which is no target any more: %w", name, err)
 		}
-		if !s.mine(set) {
+		if !s.mine(set) && s.another(set) {
 			s.Stale = s.Stale || !s.memory.Seen(set)
 			continue
 		}
@@ -137,6 +137,13 @@ func (s *Scene) mine(set *kruisev1beta1.StatefulSet) bool {
 		return u.Concerns(string(s.Plan.UID))
 	}
 	return armed != nil && armed.Plan == string(s.Plan.UID)
+}
+
+// another says whether a set is armed by somebody else. One that nobody has armed is still
+// barred: a former leader may be about to.
+func (s *Scene) another(set *kruisev1beta1.StatefulSet) bool {
+	_, armed := set.Annotations[v1alpha1.ArmedAnnotation]
+	return armed
 }
 
 // strays sorts out the leases on replicas that no target has any more: a pod that is being
@@ -302,7 +309,7 @@ func (s *Scene) blocked(ctx context.Context, r client.Reader, set *kruisev1beta1
 	for i := range others.Items {
 		o := &others.Items[i]
 		holds := armed != nil && armed.Plan == string(o.UID)
-		if o.UID != s.Plan.UID && (holds || s.Armed[set.Name] == nil && wants(o, set.Name) && older(o, s.Plan)) {
+		if o.UID != s.Plan.UID && (holds || s.Armed[set.Name] == nil && Wants(o, set.Name) && older(o, s.Plan)) {
 			return &plan.Blocker{Reason: plan.TargetTaken, Message: fmt.Sprintf(
 				"StatefulSet %s belongs to the older UpgradePlan %s: take it out of one of them", set.Name, o.Name)}, nil
 		}
@@ -317,8 +324,8 @@ func (s *Scene) blocked(ctx context.Context, r client.Reader, set *kruisev1beta1
 	return nil, nil //nolint:nilnil // not blocked
 }
 
-// wants says whether a plan names a set as its target, and not only did so once.
-func wants(up *v1alpha1.UpgradePlan, set string) bool {
+// Wants says whether a plan names a set as its target, and not only did so once.
+func Wants(up *v1alpha1.UpgradePlan, set string) bool {
 	return slices.ContainsFunc(up.Spec.Targets, func(t v1alpha1.Target) bool { return t.Name == set })
 }
 

@@ -42,15 +42,15 @@ func reader(t *testing.T, objects ...client.Object) client.Client {
 
 func TestASetThatIsTakenOutIsGivenBackAsLongAsItMayBeThePlans(t *testing.T) {
 	for _, c := range []struct {
-		name, armed string
-		want        bool
+		name, armed  string
+		want, letGo bool
 	}{
-		{"it is not armed", "", false},
-		{"this plan has it", `{"version":2,"plan":"p"}`, true},
-		{"another plan has it", `{"version":2,"plan":"other"}`, false},
-		{"a newer upgrader has it for this plan", `{"version":99,"plan":"p"}`, true},
-		{"a newer upgrader has it for another plan", `{"version":99,"plan":"other"}`, false},
-		{"nobody knows", `{`, true},
+		{"it is not armed, and only to be barred", "", true, true},
+		{"this plan has it", `{"version":2,"plan":"p"}`, true, false},
+		{"another plan has it", `{"version":2,"plan":"other"}`, false, false},
+		{"a newer upgrader has it for this plan", `{"version":99,"plan":"p"}`, true, false},
+		{"a newer upgrader has it for another plan", `{"version":99,"plan":"other"}`, false, false},
+		{"nobody knows", `{`, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			set := &kruisev1beta1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "db", UID: "s"}}
@@ -63,7 +63,7 @@ func TestASetThatIsTakenOutIsGivenBackAsLongAsItMayBeThePlans(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := len(s.World.Targets) == 1 && s.World.Targets[0].Leaving; got != c.want {
+			if got := len(s.World.Targets) == 1 && s.World.Targets[0].Leaving; got != c.want || got && s.World.Targets[0].LetGo() != c.letGo {
 				t.Errorf("the targets are %s", fmt.Sprintf("%+v", s.World.Targets))
 			}
 		})

@@ -11,7 +11,7 @@ func (n *next) arbitrate() {
 	switch {
 	case a.Blocked != nil:
 		n.sayBlocked(a.Blocked)
-		n.at(a.Again)
+		n.ask()
 		return
 	case !a.Adopted:
 		n.act(Adopt{})
@@ -38,6 +38,18 @@ func (n *next) arbitrate() {
 		n.say(rankWaiting, WaitingForLease, "as many replicas as may be unavailable (%d) have failed or cannot go on: nothing else is begun", n.leases)
 	case busy.busy > 0:
 		n.handover(busy)
+	}
+}
+
+// ask asks an arbiter again that could not serve the plan, when it is time. What is said
+// stays as it is until the answer is another.
+func (n *next) ask() {
+	switch a := &n.w.Arbiter; {
+	case a.Again.IsZero():
+	case n.now.Before(a.Again):
+		n.at(a.Again)
+	default:
+		n.act(Adopt{})
 	}
 }
 

@@ -135,8 +135,18 @@ type Pin struct {
 	Lease Lease
 }
 
-// Leave forgets the plan: the holder is retired, the finalizer removed.
+// Bar ends whatever an earlier leader, which was frozen, may still have under way for a set
+// that is not armed: taking it over for a plan that has gone, or names it no more. It leaves
+// the set as it is, at another resourceVersion. Precondition: ResourceVersion.
+type Bar struct {
+	Target          string
+	ResourceVersion string
+}
+
+// Leave forgets the plan: the sets that it might have taken over are barred, the holder is
+// retired, the finalizer removed.
 type Leave struct {
+	Bars []Bar
 	// Untold: the arbiter cannot be asked, and is not told.
 	Untold bool
 }
@@ -152,4 +162,5 @@ func (Disarm) isAction()             {}
 func (PatchPod) isAction()           {}
 func (Commit) isAction()             {}
 func (Pin) isAction()                {}
+func (Bar) isAction()                {}
 func (Leave) isAction()              {}

@@ -86,14 +86,15 @@ func (n *next) unhold(i int, t *Target) bool {
 // leave ends the plan when every set is given back.
 func (n *next) leave(settled bool) {
 	a := &n.w.Arbiter
-	silent := a.Blocked != nil && a.Blocked.Reason != GroupNotFound
+	// An arbiter that has no such group, or has let go of the plan before, has nothing of it.
+	silent := a.Blocked != nil && a.Blocked.Reason != GroupNotFound && a.Blocked.Reason != HolderRetired
 	switch {
 	case silent && a.Blocked.Reason != Connecting && n.abandoned():
 		n.act(Leave{Untold: true})
 		n.say(rankDoing, Leaving, "every target is gone, and the arbiter cannot be told: %s", a.Blocked.Message)
 		return
 	case silent:
-		n.at(a.Again)
+		n.ask()
 		n.sayBlocked(&Blocker{Reason: a.Blocked.Reason, Retry: a.Blocked.Retry, Message: "the plan's leases cannot be released: " + a.Blocked.Message})
 		return
 	case a.Blocked == nil && !a.Adopted:
@@ -106,9 +107,24 @@ func (n *next) leave(settled bool) {
 	}
 	n.condemned()
 	if settled && n.leases == 0 {
-		n.act(Leave{})
+		n.act(Leave{Bars: n.bars()})
 		n.say(rankDoing, Leaving, "every target is given back")
 	}
+}
+
+// LetGo says whether nothing is left to be given back of a set that the plan names no more.
+// It has just been barred.
+func (t *Target) LetGo() bool { return t.Leaving && !t.Armed && !t.Unread && !t.leased() }
+
+// bars are for the sets that a former leader may be about to take over.
+func (n *next) bars() []Bar {
+	var out []Bar
+	for i := range n.w.Targets {
+		if t := &n.w.Targets[i]; t.Listed && !t.Armed && t.Blocked == nil {
+			out = append(out, Bar{Target: t.Name, ResourceVersion: t.ResourceVersion})
+		}
+	}
+	return out
 }
 
 // abandoned says whether a plan whose arbiter cannot be asked has waited long enough:

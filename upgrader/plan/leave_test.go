@@ -132,7 +132,7 @@ func TestLeaving(t *testing.T) {
 		{
 			name:  "then the plan itself",
 			world: leaving(func(w *World) { settled(w); w.web().Armed = false }),
-			want:  []string{"leave"}, reason: Leaving,
+			want:  []string{"leave, bar web"}, reason: Leaving,
 		},
 		{
 			name: "a plan whose target is gone leaves at once",
@@ -290,6 +290,11 @@ func TestATargetThatIsTakenOut(t *testing.T) {
 				}
 			}),
 			want: []string{"disarm db"}, reason: Leaving,
+		},
+		{
+			name:  "one that is not armed is barred: a former leader may be about to take it over",
+			world: dropped(func(w *World) { w.Targets[1].Armed = false }),
+			want:  []string{"bar db"}, reason: Leaving,
 		},
 	})
 }

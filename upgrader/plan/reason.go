@@ -41,6 +41,7 @@ const (
 	ArbiterNotSupported  Reason = "ArbiterNotSupported"
 	ArbiterConfigInvalid Reason = "ArbiterConfigInvalid"
 	GroupNotFound        Reason = "GroupNotFound"
+	HolderRetired        Reason = "HolderRetired"
 	UnknownReplica       Reason = "UnknownReplica"
 	TargetNotFound       Reason = "TargetNotFound"
 	TargetNotSupported   Reason = "TargetNotSupported"

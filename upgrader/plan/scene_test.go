@@ -155,11 +155,17 @@ func line(a Action) string {
 		return fmt.Sprintf("commit %s %s pinned=%t", a.Pod, a.Lease.ID, a.Lease.Pinned)
 	case Pin:
 		return fmt.Sprintf("pin %s for %s", a.Lease.ID, a.Lease.Instance)
+	case Bar:
+		return "bar " + a.Target
 	case Leave:
-		if a.Untold {
-			return "leave untold"
+		s := "leave"
+		for _, b := range a.Bars {
+			s += ", " + line(b)
 		}
-		return "leave"
+		if a.Untold {
+			s += " untold"
+		}
+		return s
 	}
 	return fmt.Sprintf("%T", a)
 }

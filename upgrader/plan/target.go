@@ -72,6 +72,10 @@ func (n *next) blocked(i int, t *Target) {
 // that it has lost with leases on its replicas: only then can it give them back in order.
 func (n *next) arm(i int, t *Target) bool {
 	if n.leaving(t) && !t.leased() {
+		if !n.w.Policy.Deleting {
+			n.act(Bar{Target: t.Name, ResourceVersion: t.ResourceVersion})
+			n.sayOf(i, rankDoing, Leaving, "%s is not taken over any more", t.Name)
+		}
 		return true
 	}
 	if n.w.Arbiter.Blocked != nil || !n.w.Arbiter.Adopted {
@@ -248,25 +252,36 @@ func (n *next) template(i int, t *Target, sel selection, moving bool) bool {
 	switch {
 	case !t.TemplatePending:
 		return false
-	case t.stuck() || n.w.Policy.Paused || n.w.Arbiter.Blocked != nil:
-		n.sayStuck(i, t)
+	case t.stuck() || !n.mayWrite():
+		n.sayStuck(i, t, moving)
 		// Who is past the point of no return is finished all the same, with whatever
 		// template there is: it would stay out of duty for as long as this lasts.
 		n.lower(i, t, sel)
 	case moving || t.awaits() != nil:
 		n.sayOf(i, rankWaiting, WaitingForKruise, "the new template of %s is written when every hold is confirmed", t.Name)
 	default:
-		n.act(WriteTemplate{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: int32(len(t.Pods))}) //nolint:gosec // a set has fewer replicas than 2^31
+		n.writeTemplate(t)
 		n.sayOf(i, rankDoing, WritingTemplate, "writing the images to %s", t.Name)
 	}
 	return true
 }
 
-// sayStuck says why the images of the plan are not written to t, if somebody must do something.
-func (n *next) sayStuck(i int, t *Target) {
+// mayWrite says whether the plan as a whole may bring new images to its sets now.
+func (n *next) mayWrite() bool { return !n.w.Policy.Paused && n.w.Arbiter.Blocked == nil }
+
+func (n *next) writeTemplate(t *Target) {
+	n.act(WriteTemplate{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: int32(len(t.Pods))}) //nolint:gosec // a set has fewer replicas than 2^31
+}
+
+// sayStuck says why the images of the plan are not written to t, if somebody must do
+// something. What was refused is tried again from time to time.
+func (n *next) sayStuck(i int, t *Target, moving bool) {
 	switch {
 	case t.TemplateBlocked != nil:
 		n.at(t.TemplateRetry)
+		if r := t.TemplateRetry; !r.IsZero() && !n.now.Before(r) && !moving && t.awaits() == nil && n.mayWrite() {
+			n.writeTemplate(t) // what is said stays until it is written
+		}
 		n.sayOf(i, rankStalled, t.TemplateBlocked.Reason, "%s", t.TemplateBlocked.Message)
 	case t.TemplateWritten:
 		n.sayOf(i, rankStalled, TemplateContested, "%s wrote other images to %s after this plan had set its own: "+

@@ -208,6 +208,15 @@ func TestAReleasedReplicaIsFinishedWithWhateverTemplateThereIs(t *testing.T) {
 			want: []string{"apply web partition 2 (Selecting)"}, reason: TemplateRefused, stalled: true, says: "not in this house",
 		},
 		{
+			name: "while the images are tried again that were refused",
+			world: func() *World {
+				w := reverted()
+				w.web().TemplateBlocked, w.web().TemplateRetry = &Blocker{Reason: TemplateRefused, Message: "not in this house"}, now
+				return w
+			},
+			want: []string{"template web partition 3", "apply web partition 2 (Selecting)"}, reason: TemplateRefused, stalled: true, says: "not in this house",
+		},
+		{
 			name:  "while the plan is paused",
 			world: func() *World { w := reverted(); w.Policy.Paused = true; return w },
 			want:  []string{"apply web partition 2 (Selecting)"}, reason: Paused,

@@ -78,7 +78,7 @@ type Arbiter struct {
 	Adopted bool
 	// Frozen: the arbiter lost its record and grants nothing yet.
 	Frozen bool
-	// Again is when asking may help although Blocked; zero: not before something changes.
+	// Again is when adopting may help although Blocked; zero: not before something changes.
 	Again time.Time
 	// Refused is set while a request for leases on RefusedFor was refused and the group
 	// has not changed since; then asking the same again is useless before RetryAt (zero:

@@ -26,13 +26,17 @@ func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
 	if err != nil {
 		return err
 	}
+	if no != nil && no.Reason == client.ReasonHolderRetired {
+		return s.giveUp(plan.HolderRetired, fmt.Sprintf(
+			"the arbiter at %s has let go of this plan (holder %s) before, and never takes it up again: delete the plan, and apply it anew", s.key.Address, s.key.Holder))
+	}
 	if no != nil {
 		return fmt.Errorf("adopt the leases of plan %s in term %d: another upgrader leads: %s", s.key.Plan, term, no)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.leases
-	s.adopted, s.token, s.leases, s.request = true, a.Token, map[string]*held{}, ""
+	s.adopted, s.token, s.leases, s.request, s.useless = true, a.Token, map[string]*held{}, "", nil
 	for _, l := range a.Leases {
 		s.track(l)
 	}
@@ -44,9 +48,18 @@ func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
 	return nil
 }
 
-// unsupportedPatience is after how long an arbiter that cannot serve the plan is asked again:
-// it may have been replaced by one that can.
-const unsupportedPatience = time.Minute
+// uselessPatience is after how long an arbiter that cannot serve the plan is asked again: it
+// may have been replaced by one that can.
+const uselessPatience = time.Minute
+
+// giveUp notes why the arbiter cannot serve the plan.
+func (s *Session) giveUp(reason plan.Reason, message string) error {
+	b := plan.Blocker{Reason: reason, Message: message}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.adopted, s.useless, s.askAgain = false, &b, s.cfg.Now().Add(uselessPatience)
+	return &plan.Stuck{Blocker: b}
+}
 
 // Check refuses an arbiter that cannot keep promise 1. Errors: *plan.Stuck, and those of the
 // arbiter's client.
@@ -62,16 +75,12 @@ func (s *Session) Check(ctx context.Context) error {
 		return err
 	}
 	if c.Leases != client.LeasesPinned {
-		b := plan.Blocker{Reason: plan.ArbiterNotSupported, Message: fmt.Sprintf(
+		return s.giveUp(plan.ArbiterNotSupported, fmt.Sprintf(
 			"the arbiter at %s (%s) gives no pinned leases for group %s, without which a replica could be called to duty while it is upgraded: use one that does",
-			s.key.Address, c.Implementation, s.key.Group)}
-		s.mu.Lock()
-		s.unsupported, s.askAgain = &b, s.cfg.Now().Add(unsupportedPatience)
-		s.mu.Unlock()
-		return &plan.Stuck{Blocker: b}
+			s.key.Address, c.Implementation, s.key.Group))
 	}
 	s.mu.Lock()
-	s.supported, s.unsupported = true, nil
+	s.supported = true
 	s.mu.Unlock()
 	return nil
 }

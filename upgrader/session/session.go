@@ -178,9 +178,10 @@ type Session struct {
 		refused *refused
 	}
 	supported bool // the arbiter makes pins
-	// unsupported says that it does not; it is asked again at askAgain.
-	unsupported *plan.Blocker
-	askAgain    time.Time
+	// useless says why the arbiter cannot serve the plan, until it can; it is asked again at
+	// askAgain.
+	useless  *plan.Blocker
+	askAgain time.Time
 }
 
 // refused is a "no" that holds until the group's state changes, or until retry.
@@ -218,8 +219,8 @@ func (s *Session) View() View {
 	switch {
 	case !live:
 		v.Arbiter.Blocked = s.blocker(err)
-	case s.unsupported != nil && s.cfg.Now().Before(s.askAgain):
-		v.Arbiter.Blocked, v.Arbiter.Again = s.unsupported, s.askAgain
+	case s.useless != nil:
+		v.Arbiter.Blocked, v.Arbiter.Again = s.useless, s.askAgain
 	}
 	gone := errors.Is(err, client.ErrNotFound)
 	if gone {

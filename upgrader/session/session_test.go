@@ -53,6 +53,9 @@ func (a *arbiter) GetCapabilities(context.Context, *arbiterv1.GetCapabilitiesReq
 func (a *arbiter) AdoptLeases(context.Context, *arbiterv1.AdoptLeasesRequest) (*arbiterv1.AdoptLeasesResponse, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if r := a.refuse; r != nil && r.GetReason() == arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_RETIRED {
+		return &arbiterv1.AdoptLeasesResponse{Refusal: r}, nil
+	}
 	return &arbiterv1.AdoptLeasesResponse{Token: 7, Leases: a.adopted}, nil
 }
 
@@ -217,8 +220,8 @@ func TestAnArbiterWithoutPinsIsNotUsed(t *testing.T) {
 			t.Errorf("the view says %+v", v)
 		}
 		time.Sleep(time.Minute)
-		if v := s.View().Arbiter; v.Blocked != nil {
-			t.Errorf("a minute later the view says %+v", v.Blocked)
+		if v := s.View().Arbiter; v.Blocked == nil || time.Now().Before(v.Again) {
+			t.Errorf("a minute later, when it is to be asked again, the view says %+v", v.Blocked)
 		}
 	})
 }
@@ -236,6 +239,9 @@ func TestAnArbiterThatWasReplacedByOneWithPinsIsAskedOnce(t *testing.T) {
 			if err := s.Adopt(s.t.Context(), nil); err != nil {
 				s.t.Error(err)
 			}
+		}
+		if v := s.View().Arbiter; v.Blocked != nil {
+			s.t.Errorf("the view says %+v", v.Blocked)
 		}
 		if a.asked != 2 {
 			s.t.Errorf("it was asked %d times what it can do", a.asked)
@@ -389,6 +395,24 @@ func TestAPlanThatALateLeaderAdoptedIsAdoptedAgainToRetire(t *testing.T) {
 		}
 		if err := s.Retire(t.Context()); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+func TestAnArbiterThatHasLetGoOfThePlanSaysSo(t *testing.T) {
+	a := &arbiter{}
+	a.says(no(arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_RETIRED))
+	talk(t, a, func(s *talker) {
+		var stuck *plan.Stuck
+		if err := s.Adopt(s.t.Context(), nil); !errors.As(err, &stuck) || stuck.Reason != plan.HolderRetired {
+			s.t.Fatalf("got %v", err)
+		}
+		v := s.View().Arbiter
+		if b := v.Blocked; b == nil || b.Reason != plan.HolderRetired || !strings.Contains(b.Message, "plan-uid") || v.Adopted {
+			s.t.Errorf("the view says %+v", v)
+		}
+		if err := s.Retire(s.t.Context()); err != nil {
+			s.t.Errorf("the plan cannot go: %v", err)
 		}
 	})
 }

@@ -35,6 +35,9 @@ func Of(old *v1alpha1.UpgradePlanStatus, generation int64, w *plan.World, d plan
 	}
 	for i := range w.Targets {
 		t := &w.Targets[i]
+		if t.LetGo() && failed == nil {
+			continue
+		}
 		ts := target(t, d.Targets[i])
 		moved := revisionMoved(old, t)
 		began = began || moved
@@ -136,6 +139,8 @@ func conditions(s *v1alpha1.UpgradePlanStatus, w *plan.World, d plan.Decision, f
 	reason, message := string(d.Reason), d.Message
 	var stuck *plan.Stuck
 	switch {
+	case errors.As(failed, &stuck) && d.Stalled && d.Reason == stuck.Reason:
+		failed = nil // it was tried again, and nothing has changed
 	case errors.As(failed, &stuck):
 		reason, message, d.Stalled, d.Going = string(stuck.Reason), stuck.Message, true, plan.Remark{}
 	case failed != nil:

@@ -101,6 +101,10 @@ var Remedies = map[plan.Reason]Remedy{
 		"it passes by itself when every upgrader is running",
 	},
 	plan.GroupNotFound:  {"the arbiter has no such group", "create the Roster, or correct spec.arbiter.group"},
+	plan.HolderRetired: {
+		"the arbiter has let go of this plan before, as when it is deleted: the plan was put back by a restore, with its old UID",
+		"delete the plan and apply it anew: that is another holder",
+	},
 	plan.UnknownReplica: {"the arbiter's group does not list a replica of the plan", "make the Roster's selector match the pods of every target"},
 
 	plan.TargetNotFound:     {"there is no such Advanced StatefulSet in the plan's namespace", "create it, or correct spec.targets"},
