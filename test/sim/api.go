@@ -81,6 +81,8 @@ type Set struct {
 	ArmedGeneration  int
 	ImagesGeneration int
 	Original         int32
+	// Left is the annotation by which a set is barred.
+	Left string
 
 	Observed        int
 	CurrentRevision string

@@ -90,6 +90,9 @@ func (s *Sim) writeStatus(u *upgrader, w *plan.World, now time.Time) {
 	steps, shown := map[string]lastStep{}, map[string]string{}
 	for i := range w.Targets {
 		t := &w.Targets[i]
+		if u.barred[t.Name] {
+			continue
+		}
 		shown[t.Name] = t.UpdateRevision
 		for j := range t.Pods {
 			r := &t.Pods[j]

@@ -106,11 +106,20 @@ func (s *Sim) unprotected(u *upgrader, p Pod) {
 	}
 }
 
+// tookOver is called when an upgrader has taken a set over, or changed its partition: nobody
+// would ever give it back for a plan that is gone, or that neither names nor shows it.
+func (s *Sim) tookOver(u *upgrader, set string) {
+	_, shown := s.plan.shown[set]
+	if s.plan.uid != u.doing.uid || !shown && !s.plan.named(set) {
+		s.fail("7: %s takes %s over for %s, which has gone or has let go of it", u.name, set, u.doing.uid)
+	}
+}
+
 // left is called when the plan goes.
 func (s *Sim) left(u *upgrader) {
 	for _, name := range s.cfg.Sets {
 		set := s.api.sets[name]
-		if set.Plan != "" && set.Term >= u.term { // one armed too late by an earlier leader: see reclaim
+		if set.Plan != "" {
 			s.fail("7: %s lets the plan go, and %s is armed", u.name, name)
 		}
 		if set.Partition < s.original[name] && !set.Foreign {

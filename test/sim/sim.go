@@ -83,9 +83,6 @@ type Sim struct {
 	most int
 	// original is the lowest partition that a set may have when it is given back.
 	original map[string]int32
-	// ghosts are plans for which a leader that had been frozen adopted when they were gone
-	// and retired: the arbiter knows them for ever as holders of nothing.
-	ghosts map[string]bool
 	// Kinds counts what was done, by kind.
 	Kinds map[string]int
 
@@ -105,7 +102,7 @@ func newSim(rnd *dice, without Safeguard, verbose bool) *Sim {
 	s := &Sim{
 		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{},
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
-		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]bool{}, excused: map[string]int{}, late: map[string]bool{}, ghosts: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
+		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]bool{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
 	}
 	s.configure(without)

@@ -267,7 +267,6 @@ func (s *Sim) settle() {
 	if s.plan.uid == "" && !s.away {
 		s.createPlan()
 	}
-	s.reclaim()
 	s.mend()
 	s.follow()
 }
@@ -283,33 +282,13 @@ func (s *Sim) mend() {
 	}
 }
 
-// reclaim is what users do about a set that was armed too late: by a leader that had been
-// frozen before its write, when the plan had gone or named the set no more and its
-// successor had found nothing to give back. A plan that names the set takes it over.
-func (s *Sim) reclaim() {
-	for _, name := range s.cfg.Sets {
-		set := s.api.sets[name]
-		_, shown := s.plan.shown[name]
-		switch {
-		case set.Plan == "" || set.Plan == s.plan.uid && (shown || s.plan.named(name)):
-		case s.plan.uid == "":
-			s.Kinds["armed for a plan that is gone"]++
-			s.away = false
-			s.createPlan()
-		case s.here() && !s.plan.named(name):
-			s.Kinds["armed for a plan that does not name it"]++
-			s.edit(func(p *planObject) { p.targets = append(slices.Clone(p.targets), s.wish(name)) })
-		}
-	}
-}
-
 // Done says whether everything is as it must be at the end.
 func (s *Sim) Done() bool {
 	if len(s.arb.table.Leases) > 0 || len(s.frozen) > 0 {
 		return false
 	}
 	if s.away {
-		if s.plan.uid != "" || len(s.arb.table.Holders) > len(s.ghosts) {
+		if s.plan.uid != "" || len(s.arb.table.Holders) > 0 {
 			return false
 		}
 	} else if !s.here() || !s.leader.last.Done || s.leader.holder != s.plan.uid {

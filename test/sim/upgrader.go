@@ -26,7 +26,8 @@ type upgrader struct {
 
 	// plan is the UpgradePlan as its cache shows it, doing the one that it decided on.
 	plan, doing planObject
-	watch       int // index of the snapshot that it has been told
+	barred      map[string]bool // targets, in the reconciliation that is under way
+	watch       int             // index of the snapshot that it has been told
 	session
 	last plan.Decision
 	// left is how many more decisions it makes when it does not lead any more.
@@ -38,6 +39,7 @@ type session struct {
 	holder   string
 	viewed   int // revision of the snapshot on which it decided last
 	adopted  bool
+	retired  bool // the arbiter has let go of the plan
 	token    int64
 	leases   map[string]*held
 	request  int
@@ -90,7 +92,7 @@ func (u *upgrader) reconcile(pause func()) {
 	if u.holder != p.uid {
 		u.session = session{holder: p.uid, leases: map[string]*held{}}
 	}
-	u.doing = p
+	u.doing, u.barred = p, map[string]bool{}
 	w, stale := u.world()
 	if stale {
 		return
@@ -117,6 +119,9 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	live := !u.s.now.Before(u.s.cut)
 	if !live {
 		a.Blocked = &plan.Blocker{Reason: plan.ArbiterUnreachable, Retry: true, Message: "the arbiter cannot be reached"}
+	}
+	if live && u.retired {
+		a.Blocked = &plan.Blocker{Reason: plan.HolderRetired, Message: "the arbiter has let go of this plan"}
 	}
 	leases := map[string]plan.Lease{}
 	if live {
@@ -191,7 +196,7 @@ func (u *upgrader) world() (w *plan.World, stale bool) {
 		add(t, false)
 	}
 	for _, name := range p.dropped() {
-		if set := u.cache.sets[name]; set.Plan != p.uid {
+		if set := u.cache.sets[name]; set.Plan != p.uid && set.Plan != "" {
 			stale = stale || u.behind("set "+name, set.RV)
 			continue
 		}
@@ -325,7 +330,13 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 	case plan.ReleaseLease:
 		u.release(a)
 	case plan.ApplySet:
-		u.patchSet(a.Target, fmt.Sprintf("applies partition %d (%s)", a.Partition, a.Why), a.ResourceVersion, func(s *Set) {
+		if u.cache.sets[a.Target].Plan != u.doing.uid {
+			if !u.stillWanted(a.Target) {
+				return
+			}
+			pause()
+		}
+		ok := u.patchSet(a.Target, fmt.Sprintf("applies partition %d (%s)", a.Partition, a.Why), a.ResourceVersion, func(s *Set) {
 			if s.Plan == "" {
 				s.Original = s.Partition
 			}
@@ -337,6 +348,9 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 			}
 			s.Armed, s.Term, s.Partition, s.Foreign = true, u.term, a.Partition, false
 		})
+		if ok {
+			u.s.tookOver(u, a.Target)
+		}
 	case plan.WriteTemplate:
 		image := u.doing.image(a.Target)
 		u.patchSet(a.Target, "writes the image "+image, a.ResourceVersion, func(s *Set) {
@@ -354,13 +368,38 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 		u.commit(pause, a)
 	case plan.Pin:
 		u.pin(a.Pod, a.Lease)
+	case plan.Bar:
+		if u.bar(pause, a) {
+			u.barred[a.Target] = true
+		}
 	case plan.Leave:
 		u.leave(pause, a)
 	}
 }
 
+// stillWanted is apply.stillWanted: it asks the API server itself.
+func (u *upgrader) stillWanted(name string) bool {
+	live := &u.s.plan
+	return live.uid == u.doing.uid && (!live.deleting || u.doing.deleting) && (!u.doing.named(name) || live.named(name))
+}
+
+// bar is apply.bar: the set is as before, at another version.
+func (u *upgrader) bar(pause func(), a plan.Bar) bool {
+	if !u.patchSet(a.Target, "is barred", a.ResourceVersion, func(s *Set) { s.Left = u.doing.uid }) {
+		return false
+	}
+	pause()
+	return u.patchSet(a.Target, "is as before", "0", func(s *Set) { s.Left = "" })
+}
+
 // leave retires the holder and takes the finalizer off.
 func (u *upgrader) leave(pause func(), a plan.Leave) {
+	for _, b := range a.Bars {
+		if !u.bar(pause, b) {
+			return
+		}
+		pause()
+	}
 	if u.adopted && !a.Untold {
 		var no *lease.Refusal
 		if !u.call(func(time.Time) { no = u.s.arb.table.Retire(u.holder, u.token) }) {
@@ -400,12 +439,15 @@ func (u *upgrader) adopt(pause func()) {
 			u.s.arb.ages.Renew(l, now)
 		}
 	})
+	if ok && no != nil && no.Reason == lease.HolderRetired {
+		u.retired = true
+		u.s.Kinds["a retired holder refused"]++
+	}
 	if !ok || no != nil {
 		return
 	}
 	if u.holder != u.s.plan.uid {
-		u.s.ghosts[u.holder] = true
-		u.s.Kinds["adopted for a plan that is gone"]++
+		u.s.fail("7: %s adopts for %s, which has gone", u.name, u.holder)
 	}
 	u.adopted, u.token, u.leases = true, token, map[string]*held{}
 	for _, l := range leases {
@@ -549,15 +591,16 @@ func (u *upgrader) renew() {
 	}
 }
 
-func (u *upgrader) patchSet(name, what, rv string, fn func(*Set)) {
+func (u *upgrader) patchSet(name, what, rv string, fn func(*Set)) (ok bool) {
 	n, _ := strconv.Atoi(rv)
 	s, err := u.s.api.patchSet(name, n, fn)
 	if err != nil {
 		u.s.tell(u.name, "%s: %s: %v", name, what, err)
-		return
+		return false
 	}
 	u.s.tell(u.name, "%s: %s", name, what)
 	u.writes["set "+name] = max(u.writes["set "+name], s.RV)
+	return true
 }
 
 // commit pins and then takes the hold off the very version that was seen.

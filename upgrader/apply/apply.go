@@ -124,7 +124,7 @@ func (r *run) do(ctx context.Context, action plan.Action) error {
 	case plan.Pin:
 		return r.pin(ctx, a.Pod, a.Lease)
 	case plan.Bar:
-		return r.bar(ctx, a)
+		return r.letGo(ctx, a)
 	case plan.Leave:
 		return r.leave(ctx, a)
 	}
@@ -251,6 +251,19 @@ func (r *run) stillWanted(ctx context.Context, target string) error {
 	switch {
 	case live.UID != up.UID, live.DeletionTimestamp != nil && up.DeletionTimestamp == nil, observe.Wants(up, target) && !observe.Wants(live, target):
 		return errAgain
+	}
+	return nil
+}
+
+// letGo bars a set that the plan names no more.
+func (r *run) letGo(ctx context.Context, a plan.Bar) error {
+	if err := r.bar(ctx, a); err != nil {
+		return err
+	}
+	for i := range r.scene.World.Targets {
+		if t := &r.scene.World.Targets[i]; t.Name == a.Target {
+			t.Barred = true
+		}
 	}
 	return nil
 }

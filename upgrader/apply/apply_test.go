@@ -363,7 +363,7 @@ func TestASetIsTakenOverOnlyForAPlanThatIsStillThere(t *testing.T) {
 func TestASetIsBarredBeforeThePlanGoes(t *testing.T) {
 	s := &server{}
 	a, scene, _ := stage(t, s)
-	scene.Plan.Finalizers = []string{v1alpha1.PlanFinalizer}
+	scene.Plan.Finalizers, scene.Plan.ResourceVersion = []string{v1alpha1.PlanFinalizer}, "3"
 	leave := plan.Decision{Actions: []plan.Action{plan.Leave{Bars: []plan.Bar{{Target: "web", ResourceVersion: "9"}}}}}
 	if err := a.Apply(t.Context(), scene, nil, leave); err != nil {
 		t.Fatal(err)

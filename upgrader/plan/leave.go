@@ -112,10 +112,6 @@ func (n *next) leave(settled bool) {
 	}
 }
 
-// LetGo says whether nothing is left to be given back of a set that the plan names no more.
-// It has just been barred.
-func (t *Target) LetGo() bool { return t.Leaving && !t.Armed && !t.Unread && !t.leased() }
-
 // bars are for the sets that a former leader may be about to take over.
 func (n *next) bars() []Bar {
 	var out []Bar

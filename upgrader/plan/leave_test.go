@@ -135,6 +135,15 @@ func TestLeaving(t *testing.T) {
 			want:  []string{"leave, bar web"}, reason: Leaving,
 		},
 		{
+			name: "also when the arbiter was told before, and does not take the plan up again",
+			world: leaving(func(w *World) {
+				settled(w)
+				w.web().Armed, w.Arbiter.Adopted = false, false
+				w.Arbiter.Blocked, w.Arbiter.Again = &Blocker{Reason: HolderRetired, Message: "gone"}, now
+			}),
+			want: []string{"leave, bar web"}, reason: Leaving,
+		},
+		{
 			name: "a plan whose target is gone leaves at once",
 			world: leaving(func(w *World) {
 				*w.web() = Target{Name: "web", Gone: true, Blocked: &Blocker{Reason: TargetNotFound, Message: "gone"}}

@@ -118,6 +118,9 @@ type Target struct {
 	Gone bool
 	// Leaving: the plan names the set no more. It is given back while the plan goes on.
 	Leaving bool
+	// Barred: Bar was carried out since the world was read. The plan's status need not name
+	// the set any more.
+	Barred bool
 	// Listed: the plan's status names the set, so that it is given back also when the spec
 	// names it no more. It is not taken over before.
 	Listed bool

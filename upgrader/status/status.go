@@ -35,8 +35,8 @@ func Of(old *v1alpha1.UpgradePlanStatus, generation int64, w *plan.World, d plan
 	}
 	for i := range w.Targets {
 		t := &w.Targets[i]
-		if t.LetGo() && failed == nil {
-			continue
+		if t.Barred {
+			continue // nothing is left to be given back
 		}
 		ts := target(t, d.Targets[i])
 		moved := revisionMoved(old, t)

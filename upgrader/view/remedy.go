@@ -100,7 +100,7 @@ var Remedies = map[plan.Reason]Remedy{
 		"the arbiter lost its record; nothing is granted until all holders have told what they hold",
 		"it passes by itself when every upgrader is running",
 	},
-	plan.GroupNotFound:  {"the arbiter has no such group", "create the Roster, or correct spec.arbiter.group"},
+	plan.GroupNotFound: {"the arbiter has no such group", "create the Roster, or correct spec.arbiter.group"},
 	plan.HolderRetired: {
 		"the arbiter has let go of this plan before, as when it is deleted: the plan was put back by a restore, with its old UID",
 		"delete the plan and apply it anew: that is another holder",
