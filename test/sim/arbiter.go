@@ -111,6 +111,8 @@ func (a *arbiter) rules() policy.Rules {
 		}
 		if h := a.memory.Handover; h != nil && h.To == name {
 			m.Idle = false
+		} else if h != nil && h.From == name && a.s.cfg.Without == Evidence {
+			m.Idle = true
 		}
 		r.Replicas[name] = m
 	}
@@ -121,6 +123,7 @@ func (a *arbiter) rules() policy.Rules {
 // are told.
 func (a *arbiter) do(fn func(now time.Time)) {
 	now := a.s.now
+	a.loosen(now)
 	for _, l := range a.table.Expire(&a.ages, now) {
 		a.s.tell("arbiter", "the lease %s on %s has expired", l.ID, l.Replica)
 	}
@@ -247,6 +250,9 @@ func (s *Sim) stepApp(p Pod) {
 	if w == nil {
 		w = &app{uid: p.UID, name: p.Name}
 		s.apps[p.UID] = w
+		if s.cfg.Without == Asking && s.onDisk[p.Name] {
+			w.working, w.until = true, s.now.Add(s.cfg.Roster.Lifetime)
+		}
 	}
 	if w.answer != nil {
 		if t := s.arb.att[p.Name]; t != nil && t.Instance == p.UID {
@@ -255,6 +261,7 @@ func (s *Sim) stepApp(p Pod) {
 		was := w.working
 		w.working, w.generation, w.until = w.answer.working, w.answer.generation, w.answer.asked.Add(s.cfg.Roster.Lifetime)
 		w.answer = nil
+		s.onDisk[p.Name] = w.working
 		if w.working != was {
 			s.tell("app", "%s works: %t (generation %s)", p.Name, w.working, strconv.FormatInt(w.generation, 10))
 		}

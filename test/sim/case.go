@@ -40,7 +40,7 @@ func (c Case) Replay(t *Tape, on, verbose bool) *Sim {
 }
 
 func (c Case) run(d *dice, verbose bool, trouble int, on bool) *Sim {
-	s := newSim(d, c.Without, verbose)
+	s := newSim(d, func(s *Sim) { s.draw(c.Without) }, verbose)
 	defer s.stop()
 	more := func() bool {
 		if s.err != nil || !on && s.ticks >= len(d.replayed.Ticks) {

@@ -231,6 +231,8 @@ func (k *kruise) order(set Set, pods map[string]Pod, update string) []string {
 		switch {
 		case p.Terminating || p.Revision == update:
 			return 0
+		case k.s.cfg.Without == Priority:
+			return 1
 		case set.Armed && p.Grant && p.Working == "false":
 			return 1
 		case set.Armed && p.Grant:

@@ -83,6 +83,8 @@ type Sim struct {
 	most int
 	// original is the lowest partition that a set may have when it is given back.
 	original map[string]int32
+	// onDisk is what a replica's data say: whether it worked when it ran last.
+	onDisk map[string]bool
 	// Kinds counts what was done, by kind.
 	Kinds map[string]int
 
@@ -97,15 +99,15 @@ type Sim struct {
 func broken(image string) bool { return strings.HasPrefix(image, "broken") }
 
 // newSim returns the world of a seed: sets at rest at v1, and a plan for the next images.
-func newSim(rnd *dice, without Safeguard, verbose bool) *Sim {
+func newSim(rnd *dice, configure func(*Sim), verbose bool) *Sim {
 	rnd.setup()
 	s := &Sim{
-		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{},
+		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{}, onDisk: map[string]bool{},
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
 		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]bool{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
 	}
-	s.configure(without)
+	configure(s)
 	for _, name := range s.cfg.Sets {
 		s.install(name)
 	}
@@ -115,7 +117,9 @@ func newSim(rnd *dice, without Safeguard, verbose bool) *Sim {
 	}
 	s.arb = newArbiter(s)
 	s.arb.do(func(time.Time) {})
-	s.flip()
+	if s.cfg.Roster.Names == nil {
+		s.flip()
+	}
 	s.policy = plan.Policy{
 		MaxUnavailable: 1 + s.rnd.IntN(2), RequestHandover: !s.cfg.Roster.Named,
 		DrainTimeout: 5 * time.Second, VerifyTimeout: time.Minute, ProgressDeadline: time.Hour,
@@ -126,8 +130,8 @@ func newSim(rnd *dice, without Safeguard, verbose bool) *Sim {
 	return s
 }
 
-// configure draws what a seed decides.
-func (s *Sim) configure(without Safeguard) {
+// draw draws what a seed decides.
+func (s *Sim) draw(without Safeguard) {
 	c := &s.cfg
 	c.Sets, c.Replicas, c.Follow, c.Images = []string{"web"}, map[string]int{}, map[string]bool{}, map[string][]string{}
 	c.Replicas["web"] = 3 + s.rnd.IntN(3)

@@ -30,6 +30,8 @@ type upgrader struct {
 	watch       int             // index of the snapshot that it has been told
 	session
 	last plan.Decision
+	// about is the request that it is about to make, in the words of scenarios.
+	about string
 	// left is how many more decisions it makes when it does not lead any more.
 	left int
 }
@@ -104,9 +106,11 @@ func (u *upgrader) reconcile(pause func()) {
 	if d.Succeeded() {
 		return
 	}
-	for _, a := range d.Actions {
+	for _, a := range u.s.cfg.Without.from(d.Actions) {
+		u.about = request(a)
 		u.do(pause, a)
 	}
+	u.about = "writes the status"
 	pause()
 	u.s.writeStatus(u, w, now)
 }
@@ -234,7 +238,7 @@ func (u *upgrader) target(of target, i int, state snapshot, leases map[string]pl
 	for j := range set.Replicas {
 		name := set.member(j)
 		pod, exists := u.cache.pods[name]
-		r := plan.Replica{Name: name, Target: i, Duty: dutyOf(state, name, pod.UID)}
+		r := plan.Replica{Name: name, Target: i, Duty: u.duty(state, name, pod.UID)}
 		if l, ok := leases[name]; ok {
 			r.Lease = &l
 		}
@@ -277,6 +281,13 @@ func (u *upgrader) behindOf(t *plan.Target) {
 			r.Behind = len(later) - 1 - at
 		}
 	}
+}
+
+func (u *upgrader) duty(state snapshot, name, uid string) plan.Duty {
+	if u.s.cfg.Without == Evidence && u.handover.from == name {
+		return plan.Idle
+	}
+	return dutyOf(state, name, uid)
 }
 
 // dutyOf is what the arbiter says of the pod that the upgrader sees; "" for none.
@@ -609,10 +620,14 @@ func (u *upgrader) commit(pause func(), a plan.Commit) {
 		if !u.pin(a.Pod, a.Lease) {
 			return
 		}
+		u.about = "releases " + a.Pod
 		pause()
 	}
 	off, none := false, ""
 	u.patchPod(plan.PatchPod{Pod: a.Pod, UID: a.UID, ResourceVersion: a.ResourceVersion, Hold: &off, Verified: &none, Why: plan.Releasing})
+	if u.s.cfg.Without == Keeping {
+		u.release(plan.ReleaseLease{Lease: a.Lease})
+	}
 }
 
 func (u *upgrader) pin(pod string, l plan.Lease) bool {

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"offduty.dev/test/sim"
@@ -32,9 +33,13 @@ func main() {
 	flag.IntVar(&c.Workers, "workers", 0, "how many seeds run at a time; 0: one on each processor")
 	flag.IntVar(&c.Troubled, "trouble", sim.Troubled, "ticks in which things go wrong")
 	flag.IntVar(&c.Bound, "bound", sim.Bound, "ticks in which the plan must then complete; 0: that is not looked at")
-	flag.TextVar(&c.Without, "without", sim.Nothing, "a safeguard that is taken out: precondition, pin, hold or ban")
+	flag.TextVar(&c.Without, "without", sim.Nothing, "a safeguard that is taken out: "+strings.Join(sim.Safeguards(), ", "))
+	scenario := flag.String("scenario", "", "play this document instead of seeds, and tell how it went")
 	line := flag.Bool("json", false, "print one line of JSON and no story")
 	flag.Parse()
+	if *scenario != "" {
+		os.Exit(play(*scenario, c.Without))
+	}
 	if c.Seed == 0 {
 		c.Seed = uint64(time.Now().UnixMilli())
 	}
@@ -55,4 +60,28 @@ func main() {
 		}
 		os.Exit(1)
 	}
+}
+
+// play plays a document and tells its story.
+func play(file string, without sim.Safeguard) (exit int) {
+	f, err := os.Open(file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	defer f.Close()
+	c, err := sim.ReadScenario(file, f)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	end := c.Run(without)
+	for _, line := range end.Told {
+		fmt.Println(line)
+	}
+	if end.Err != nil {
+		fmt.Println(end.Err)
+		return 1
+	}
+	return 0
 }
