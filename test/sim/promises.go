@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"cmp"
+
 	"offduty.dev/arbiter/lease"
 	"offduty.dev/upgrader/plan"
 )
@@ -43,7 +45,7 @@ func (s *Sim) disturbed(set Set, p Pod, how string) {
 			s.foreign++
 		}
 		s.excused[p.UID] = p.RV
-	case !s.cfg.BornHeld && !p.Hold && p.Note.ID == "" && (!s.held[p.UID] || s.excused[p.UID] == p.RV) && !s.works(q):
+	case !s.cfg.BornHeld && !p.Hold && p.Note.ID == "" && (s.unseen(p) || s.excused[p.UID] == p.RV) && !s.works(q):
 		// It was born without a hold, and a replica for which the partition is lowered was
 		// lost at the same time: only a hold in the user's template excludes that.
 		if s.excused[p.UID] != p.RV {
@@ -55,6 +57,13 @@ func (s *Sim) disturbed(set Set, p Pod, how string) {
 	case !leased || l.Phase != lease.Pinned || l.Instance != p.UID:
 		s.fail("1: %s: %s without a pin on this pod: %+v", p.Name, how, l)
 	}
+}
+
+// unseen says whether Kruise decided on a pod that had never had our hold, whether or not it
+// has one by now.
+func (s *Sim) unseen(p Pod) bool {
+	first, held := s.held[p.UID]
+	return !held || p.RV < first
 }
 
 // interrupted is called when the kubelet restarts a container for a new image.
@@ -71,7 +80,7 @@ func (s *Sim) wrote(u *upgrader, was, is Pod, a plan.PatchPod) {
 	}
 	l, leased := s.arb.table.Leases[a.Pod]
 	if is.Hold && !was.Hold {
-		s.held[is.UID] = true
+		s.held[is.UID] = cmp.Or(s.held[is.UID], is.RV)
 		if u.term < s.leader.term {
 			s.late[is.UID] = true // its successor may have given the set back already
 			s.Kinds["held by a late leader"]++

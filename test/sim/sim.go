@@ -73,8 +73,8 @@ type Sim struct {
 	// unheld counts the updates of pods that were born without a hold, foreign those of
 	// pods without one while somebody else had lowered the partition.
 	unheld, foreign int
-	// held are the pods, by UID, that ever had our hold.
-	held map[string]bool
+	// held are the pods, by UID, that ever had our hold, and the version that had it first.
+	held map[string]int
 	// late are those that a leader which had been frozen held when it led no more.
 	late map[string]bool
 	// excused are those of unheld, with the version that Kruise saw.
@@ -104,7 +104,7 @@ func newSim(rnd *dice, configure func(*Sim), verbose bool) *Sim {
 	s := &Sim{
 		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{}, onDisk: map[string]bool{},
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
-		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]bool{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
+		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]int{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
 	}
 	configure(s)
