@@ -25,8 +25,11 @@ type arbiter struct {
 	att       map[string]*roster.Attendance
 	inherited time.Time
 	cache     *Cache
-	// proven are the revisions that may have duty (judge.go); the arbiter does not know.
-	proven map[string]bool
+	// What is judged by (judge.go), and the arbiter does not know: revisions that may have
+	// duty, the term of each holder's last adopter, and when leases were last renewed.
+	proven  map[string]bool
+	adopter map[string]int64
+	renewed map[string]time.Time
 	// shown are the states that watchers are told, one after the other.
 	shown []snapshot
 }
@@ -49,7 +52,7 @@ type seen struct {
 }
 
 func newArbiter(s *Sim) *arbiter {
-	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api), proven: map[string]bool{}}
+	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api), proven: map[string]bool{}, adopter: map[string]int64{}, renewed: map[string]time.Time{}}
 	a.table = lease.Table{Epoch: "e"}
 	a.table = a.table.Clone()
 	a.restart()
@@ -124,9 +127,11 @@ func (a *arbiter) rules() policy.Rules {
 func (a *arbiter) do(fn func(now time.Time)) {
 	now := a.s.now
 	a.loosen(now)
+	leases := maps.Clone(a.table.Leases)
 	for _, l := range a.table.Expire(&a.ages, now) {
 		a.s.tell("arbiter", "the lease %s on %s has expired", l.ID, l.Replica)
 	}
+	a.expired(leases, now)
 	fn(now)
 	a.ages.Observe(&a.table, now)
 	a.prove()

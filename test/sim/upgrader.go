@@ -448,6 +448,10 @@ func (u *upgrader) adopt(pause func()) {
 		token, leases, no = u.s.arb.table.Adopt(lease.AdoptRequest{Holder: u.holder, Term: u.term, Identity: u.name}, false)
 		for _, l := range leases {
 			u.s.arb.ages.Renew(l, now)
+			u.s.arb.renewed[l.ID] = now
+		}
+		if no == nil {
+			u.s.arb.adopts(u)
 		}
 	})
 	if ok && no != nil && no.Reason == lease.HolderRetired {
@@ -488,9 +492,9 @@ func (u *upgrader) acquire(a plan.Acquire) {
 	}
 	var got lease.Acquired
 	if !u.call(func(now time.Time) {
-		before := u.s.arb.serving()
+		before, leases := u.s.arb.serving(), maps.Clone(u.s.arb.table.Leases)
 		got = u.s.arb.table.Acquire(r, u.s.arb.rules(), now)
-		u.s.arb.granted(before, got.Leases)
+		u.s.arb.granted(u, r, got, before, leases)
 		for _, l := range got.Leases {
 			u.s.arb.ages.Renew(l, now)
 		}
@@ -556,6 +560,7 @@ func (u *upgrader) release(a plan.ReleaseLease) {
 			ended = nil
 			return
 		}
+		u.s.arb.obeys(u)
 		u.s.ended(u, a)
 		if a.Upgraded {
 			u.s.arb.record.Trust(a.Revision)
@@ -590,6 +595,8 @@ func (u *upgrader) renew() {
 			var l *lease.Lease
 			if l, no = u.s.arb.table.Renew(lease.Ref{ID: h.ID, Token: h.Token}, &u.s.arb.ages, now); no == nil {
 				u.s.arb.ages.Renew(*l, now)
+				u.s.arb.renewed[l.ID] = now
+				u.s.arb.obeys(u)
 			}
 		}) {
 			continue
@@ -634,8 +641,9 @@ func (u *upgrader) pin(pod string, l plan.Lease) bool {
 	var no *lease.Refusal
 	var pinned *lease.Lease
 	if !u.call(func(now time.Time) {
+		before := u.s.arb.phase(l.ID)
 		if pinned, no = u.s.arb.table.Pin(lease.Ref{ID: l.ID, Token: l.Token}, l.Instance, u.s.arb.rules(), &u.s.arb.ages, now); pinned != nil {
-			u.s.arb.pinned(*pinned, l.Instance)
+			u.s.arb.pinned(u, *pinned, l.Instance, before)
 		}
 	}) {
 		return false
