@@ -184,7 +184,9 @@ func specImage(pod *corev1.Pod, name string) string {
 }
 
 // sameDigest finds the update that never completes: a container was started anew with
-// the new image, whose content is the old one's (kruise issues 2297 and 1493).
+// the new image, whose content is the old one's (kruise issues 2297 and 1493). Its status
+// then mostly names another image than the pod does: containerd names an image by the first
+// of its tags, and a short name in full. Where the names are equal Kruise concludes.
 func sameDigest(pod *corev1.Pod) *plan.Blocker {
 	s, err := inPlaceState(pod)
 	if err != nil || s == nil {
@@ -195,9 +197,9 @@ func sameDigest(pod *corev1.Pod) *plan.Blocker {
 		if c == nil || c.State.Running == nil || c.ImageID != last.ImageID || c.ImageID == "" || concluded(pod, c) {
 			continue
 		}
-		if c.State.Running.StartedAt.After(s.UpdateTimestamp.Time) && c.Image == specImage(pod, name) {
+		if c.State.Running.StartedAt.After(s.UpdateTimestamp.Time) {
 			return &plan.Blocker{Reason: plan.SameDigest, Message: fmt.Sprintf(
-				"container %s runs %s, which has the same content as the image before (%s), so that nobody can tell that it was updated: build an image that differs", name, c.Image, c.ImageID)}
+				"container %s runs %s, which has the same content as the image before (%s), so that nobody can tell that it was updated: build an image that differs", name, specImage(pod, name), c.ImageID)}
 		}
 	}
 	return nil

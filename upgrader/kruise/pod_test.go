@@ -87,6 +87,18 @@ func with(p *corev1.Pod, key, value string) *corev1.Pod {
 	return p
 }
 
+// named gives the container's status the name that its runtime has for the image.
+func named(image string, p *corev1.Pod) *corev1.Pod {
+	p.Status.ContainerStatuses[0].Image = image
+	return p
+}
+
+// begun is a pod whose container runs since before the update.
+func begun(p *corev1.Pod) *corev1.Pod {
+	p.Status.ContainerStatuses[0].State.Running.StartedAt = metav1.NewTime(start.Add(-time.Minute))
+	return p
+}
+
 func in(state string, p *corev1.Pod) *corev1.Pod {
 	p.Labels = map[string]string{appspub.LifecycleStateKey: state}
 	return p
@@ -153,6 +165,9 @@ func TestTrouble(t *testing.T) {
 		{"no node takes it", unschedulable, plan.Unschedulable},
 		{"a record of Kruise that cannot be read", with(running("web:2", "new"), appspub.InPlaceUpdateStateKey, "{"), plan.NotReady},
 		{"a new tag with the old content, as long as Kruise does not conclude", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated), plan.SameDigest},
+		{"the same where the runtime names it by its first tag: Kruise never concludes", named("web:1", in("Updating", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated))), plan.SameDigest},
+		{"the same where the runtime writes short names in full", named("docker.io/library/web:2", in("Updating", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated))), plan.SameDigest},
+		{"a container that is still to be restarted has none", named("web:1", begun(with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated))), ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := Trouble(tt.pod)
