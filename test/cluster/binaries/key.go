@@ -29,6 +29,9 @@ func (b builder) dir(ctx context.Context, t tool) (string, error) {
 	return filepath.Join(b.cache, t.dir+"-"+version+"-"+digest), nil
 }
 
+// Version is that of the module from which a binary of a Set was built.
+func Version(binary string) string { return versionOf(filepath.Dir(binary)) }
+
 // versionOf reads the version back from the name of a cache folder.
 func versionOf(dir string) string {
 	parts := strings.SplitN(filepath.Base(dir), "-", 2)

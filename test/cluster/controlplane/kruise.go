@@ -10,9 +10,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"offduty.dev/test/cluster/binaries"
 )
 
 const kruiseNamespace = "kruise-system"
+
+// KruiseVersion is that of the Kruise manager, for example v1.8.3.
+func (c *Cluster) KruiseVersion() string { return binaries.Version(c.binaries.Kruise) }
 
 // startKruise installs Kruise's own manifests, all but its workloads, and runs
 // its manager here with the token of its own service account, so that its RBAC
