@@ -121,14 +121,20 @@ func (r *Renewer) Run(ctx context.Context) error {
 		case <-r.wake:
 		case <-timer.C:
 		}
-		for _, due := range r.due() {
-			r.renew(ctx, due)
-		}
-		if r.tell() {
-			r.cfg.OnChange()
-		}
-		timer.Reset(r.untilNext())
+		timer.Reset(r.Step(ctx))
 	}
+}
+
+// Step is one round of Run: it renews what is due, and returns after how long to call it
+// again at the latest. It is for those whose time does not pass by itself.
+func (r *Renewer) Step(ctx context.Context) time.Duration {
+	for _, due := range r.due() {
+		r.renew(ctx, due)
+	}
+	if r.tell() {
+		r.cfg.OnChange()
+	}
+	return r.untilNext()
 }
 
 // due returns what is to be renewed now, in portions for one call each. As soon as one

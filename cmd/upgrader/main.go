@@ -247,11 +247,11 @@ func (o *options) arbiters() controller.Arbiters {
 	return controller.Arbiters{Own: own, Trusted: o.trusted, Allowed: o.allowed, ForeignGroups: o.foreignGroups}
 }
 
-// dial is arbiter.Dial with options that time and trace calls.
-func dial(options []grpc.DialOption) func(arbiter.Config) (*arbiter.Client, error) {
-	return func(cfg arbiter.Config) (*arbiter.Client, error) {
+// dial is session.Dial with options that time and trace calls.
+func dial(options []grpc.DialOption) func(arbiter.Config) (session.Arbiter, error) {
+	return func(cfg arbiter.Config) (session.Arbiter, error) {
 		cfg.Options = options
-		return arbiter.Dial(cfg)
+		return session.Dial(cfg)
 	}
 }
 

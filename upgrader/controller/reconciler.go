@@ -36,6 +36,8 @@ type Reconciler struct {
 	// Arbiters says which arbiters plans may name, and to which the upgrader shows who it is.
 	Arbiters Arbiters
 	Now      func() time.Time
+	// Decided, if not nil, is told of each decision before it is carried out.
+	Decided func(*observe.Scene, *plan.Decision)
 
 	secrets secrets
 	pace    pace
@@ -89,6 +91,9 @@ func (r *Reconciler) reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	}
 	now := r.Now()
 	decision := decide(ctx, &scene.World, now)
+	if r.Decided != nil {
+		r.Decided(scene, &decision)
+	}
 	logger.V(1).Info("decided", "reason", decision.Reason, "message", decision.Message, "actions", fmt.Sprintf("%+v", decision.Actions))
 	if decision.Succeeded() {
 		// The successor's status is the right one. This process learns in a moment that it

@@ -43,8 +43,11 @@ type Config struct {
 	Notify func(plan types.NamespacedName)
 	// Metrics counts what arbiters answer; nil: nobody counts.
 	Metrics *metrics.Metrics
-	// Dial opens a connection; client.Dial outside tests.
-	Dial func(client.Config) (*client.Client, error)
+	// Dial opens a connection; Dial outside the simulation.
+	Dial func(client.Config) (Arbiter, error)
+	// Drive, if not nil, is given the renewer of each conversation and calls its Step from
+	// then on: the time of the simulation does not pass by itself. nil: a goroutine renews.
+	Drive func(*client.Renewer)
 }
 
 // Sessions holds the conversations of one upgrader.
@@ -64,7 +67,7 @@ type connKey struct {
 
 // conn is a connection that several plans share.
 type conn struct {
-	*client.Client
+	Arbiter
 	users int
 }
 
@@ -91,7 +94,7 @@ func (s *Sessions) For(k Key, dial client.Config) (*Session, error) {
 		if err != nil {
 			return nil, err
 		}
-		c = &conn{Client: cl}
+		c = &conn{Arbiter: cl}
 		s.conns[ck] = c
 	}
 	c.users++
@@ -99,10 +102,14 @@ func (s *Sessions) For(k Key, dial client.Config) (*Session, error) {
 	ses := &Session{key: k, cfg: s.cfg, conn: c, connKey: ck, cancel: cancel, leases: map[string]*held{}}
 	notify := func() { s.cfg.Notify(k.Plan) }
 	ses.renewer = client.NewRenewer(client.RenewerConfig{
-		Arbiter: c.Client, Group: k.Group, Now: s.cfg.Now, OnChange: notify,
+		Arbiter: c, Group: k.Group, Now: s.cfg.Now, OnChange: notify,
 		OnLost: func(l client.Lease, _ client.Refusal) { ses.lost(l); notify() },
 	})
-	ses.done.Go(func() { _ = ses.renewer.Run(ctx) })
+	if s.cfg.Drive != nil {
+		s.cfg.Drive(ses.renewer)
+	} else {
+		ses.done.Go(func() { _ = ses.renewer.Run(ctx) })
+	}
 	ses.watcher = c.Watch(ctx, k.Group, notify)
 	s.plans[k.Plan] = ses
 	return ses, nil
@@ -158,7 +165,7 @@ type Session struct {
 	cfg     Config
 	conn    *conn
 	connKey connKey
-	watcher *client.Watcher
+	watcher Watcher
 	renewer *client.Renewer
 	cancel  context.CancelFunc
 	done    sync.WaitGroup

@@ -159,7 +159,7 @@ func talk(t *testing.T, a *arbiter, test func(*talker)) {
 		defer server.Stop()
 		all := session.New(t.Context(), session.Config{
 			Leader: func(context.Context) (int64, string, error) { return 1, "me", nil },
-			TTL:    30 * time.Second, Now: time.Now, Notify: func(types.NamespacedName) {}, Dial: client.Dial,
+			TTL:    30 * time.Second, Now: time.Now, Notify: func(types.NamespacedName) {}, Dial: session.Dial,
 		})
 		name := types.NamespacedName{Namespace: "ns", Name: "p"}
 		ses, err := all.For(session.Key{Plan: name, Holder: "plan-uid", Address: "127.0.0.1:9443", Group: "ns/g"}, client.Config{
