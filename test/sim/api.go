@@ -39,10 +39,12 @@ type Pod struct {
 	InPlaceReady    bool
 	Ready           bool
 	FitSince        time.Time
+	Started         time.Time
 	// Record and RecordImage are Kruise's record of the last update: is there one, and
 	// what ran then.
 	Record      bool
 	RecordImage string
+	Recorded    time.Time
 	// Grace is the revision whose image Kruise holds back for the grace period.
 	Grace   string
 	GraceAt time.Time
@@ -82,11 +84,27 @@ type Set struct {
 	ImagesGeneration int
 	Original         int32
 	// Left is the annotation by which a set is barred.
-	Left string
+	Left      string
+	Originals Settings
+	// Owned is what the upgraders' server-side apply has set (realpatch.go, owned).
+	Owned string
+
+	Settings
 
 	Observed        int
 	CurrentRevision string
 	UpdateRevision  string
+}
+
+// Settings are the fields of a set's update strategy that a plan takes over, beside the
+// partition.
+type Settings struct {
+	Policy         string // podUpdatePolicy
+	MaxUnavailable string
+	// Weights are the priorities: "label=value:weight label=value:weight".
+	Weights string
+	// Grace in seconds; -1: none is set.
+	Grace int32
 }
 
 // revision is the name of the controller revision of an image in a set: equal templates
@@ -229,7 +247,7 @@ func (a *API) patchSet(name string, rv int, fn func(*Set)) (Set, error) {
 	}
 	a.rv++
 	s.RV = a.rv
-	if s.Image != was.Image || s.Partition != was.Partition || s.Armed != was.Armed || s.Replicas != was.Replicas {
+	if s.Image != was.Image || s.Partition != was.Partition || s.Armed != was.Armed || s.Settings != was.Settings || s.Replicas != was.Replicas {
 		s.Generation++
 	}
 	if s.Image != was.Image {

@@ -17,6 +17,8 @@ type Case struct {
 	Seed            uint64
 	Troubled, Bound int
 	Without         Safeguard
+	// Real: the upgraders are the real ones, and not what mirrors them.
+	Real bool
 }
 
 // Run runs the case, and stops where a promise breaks.
@@ -39,8 +41,14 @@ func (c Case) Replay(t *Tape, on, verbose bool) *Sim {
 	return c.run(d, verbose, t.Trouble, on)
 }
 
+// configure draws what the seed decides.
+func (c Case) configure(s *Sim) {
+	s.draw(c.Without)
+	s.cfg.Real = c.Real
+}
+
 func (c Case) run(d *dice, verbose bool, trouble int, on bool) *Sim {
-	s := newSim(d, func(s *Sim) { s.draw(c.Without) }, verbose)
+	s := newSim(d, c.configure, verbose)
 	defer s.stop()
 	more := func() bool {
 		if s.err != nil || !on && s.ticks >= len(d.replayed.Ticks) {
@@ -98,6 +106,9 @@ func (c Case) Command() string {
 	}
 	if c.Bound != Bound {
 		out += fmt.Sprintf(" -bound %d", c.Bound)
+	}
+	if c.Real {
+		out += " -real"
 	}
 	if c.Without != Nothing {
 		out += fmt.Sprintf(" -without %s", c.Without)

@@ -35,7 +35,7 @@ var events = []event{
 	{"the upgrader decides or writes", 18, (*Sim).stepLeader},
 	{"the upgrader renews leases", 3, func(s *Sim, _ *kruise) bool {
 		s.leader.renew()
-		return len(s.leader.leases) > 0
+		return s.leader.holds()
 	}},
 	{"the arbiter hears of pods, or time passes for it", 5, (*Sim).stepArbiter},
 	{"the arbiter fences", 1, func(s *Sim, _ *kruise) bool {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/plan"
 )
 
@@ -23,6 +24,8 @@ type planObject struct {
 	// Status: the step of each replica, and the update revision of each target shown.
 	steps map[string]lastStep
 	shown map[string]string
+	// status is all of it, as the real upgrader wrote it.
+	status *v1alpha1.UpgradePlanStatus
 }
 
 type target struct {

@@ -57,7 +57,7 @@ func (x *shrinker) ends() bool { return len(x.broken) > 0 && x.broken[0] == '6' 
 func (x *shrinker) idle() {
 	d := newDice(x.c.Seed, 1)
 	d.replayed = x.tape
-	s := newSim(d, func(s *Sim) { s.draw(x.c.Without) }, false)
+	s := newSim(d, x.c.configure, false)
 	defer s.stop()
 	next := x.tape
 	for i, gone := 0, 0; i < len(x.tape.Ticks) && s.err == nil; i++ {

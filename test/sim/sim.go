@@ -17,6 +17,8 @@ type Config struct {
 	// Follow: the plan names no image for the set, whose template users write themselves.
 	Follow map[string]bool
 	Gated  bool
+	// Real: the upgraders are the real ones, and not what mirrors them.
+	Real bool
 	// BornHeld: the user's template has the hold, so that a pod is never without it.
 	// Otherwise a pod that was lost is without hold until we have put it on.
 	BornHeld  bool
@@ -166,6 +168,7 @@ func (s *Sim) install(name string) {
 	set, _ := s.api.patchSet(name, 0, func(t *Set) {
 		t.Name, t.Replicas, t.Image, t.Partition = name, s.cfg.Replicas[name], "v1", s.original[name]
 		t.CurrentRevision, t.UpdateRevision, t.Observed = rev, rev, 1
+		t.Settings = Settings{Policy: "InPlaceIfPossible", MaxUnavailable: "1", Weights: "working=false:10", Grace: -1}
 	})
 	for i := range set.Replicas {
 		p := s.newborn(name, set.member(i), rev)
@@ -213,9 +216,11 @@ func (s *Sim) picture() {
 		s.tell("arbiter", "%s: %+v %+v", name, s.arb.record.Members[name], s.arb.table.Leases[name])
 	}
 	s.tell("arbiter", "trusted %v holders %v handover %+v", s.arb.record.Trusted, s.arb.table.Holders, s.arb.memory.Handover)
-	_, a, leases := s.leader.view()
-	s.tell("leader", "leases %+v", leases)
-	s.tell("leader", "refused %+v, handover from %q refused %+v", a.Refused, a.HandoverFrom, a.HandoverRefused)
+	if s.leader.real == nil {
+		_, a, leases := s.leader.view()
+		s.tell("leader", "leases %+v", leases)
+		s.tell("leader", "refused %+v, handover from %q refused %+v", a.Refused, a.HandoverFrom, a.HandoverRefused)
+	}
 	s.tell("leader", "%s: %s; %+v", s.leader.last.Reason, s.leader.last.Message, s.leader.last.Actions)
 }
 
@@ -248,7 +253,7 @@ func (s *Sim) kubelet(p Pod) {
 		s.change(p.Name, "kubelet", "stops "+p.Running, func(q *Pod) { q.Running, q.ContainersReady, q.Ready = "", false, false })
 	case p.Running == "" && broken(p.Image): // it never starts
 	case p.Running == "":
-		s.change(p.Name, "kubelet", "starts "+p.Image, func(q *Pod) { q.Running = q.Image })
+		s.change(p.Name, "kubelet", "starts "+p.Image, func(q *Pod) { q.Running, q.Started = q.Image, s.now })
 	case !p.ContainersReady:
 		s.change(p.Name, "kubelet", "its container is ready", func(q *Pod) { q.ContainersReady, q.FitSince = true, s.now })
 	default:

@@ -32,6 +32,8 @@ type upgrader struct {
 	last plan.Decision
 	// about is the request that it is about to make, in the words of scenarios.
 	about string
+	// real is the real upgrader; nil: the mirror below is used.
+	real *stack
 	// left is how many more decisions it makes when it does not lead any more.
 	left int
 }
@@ -68,10 +70,14 @@ type refusal struct {
 }
 
 func newUpgrader(s *Sim, term int64) *upgrader {
-	return &upgrader{
+	u := &upgrader{
 		s: s, name: "upgrader" + strconv.FormatInt(term, 10), term: term, cache: newCache(s.api),
 		writes: map[string]int{}, watch: len(s.arb.shown) - 1, plan: s.plan,
 	}
+	if s.cfg.Real {
+		u.real = newStack(u)
+	}
+	return u
 }
 
 // step goes on with the reconciliation that is under way, or begins one.
@@ -86,6 +92,10 @@ func (u *upgrader) step() {
 
 // reconcile is Reconciler.reconcile.
 func (u *upgrader) reconcile(pause func()) {
+	if u.real != nil {
+		u.real.reconcile(pause)
+		return
+	}
 	p := u.plan
 	if p.uid == "" || p.deleting && !p.finalizer {
 		u.session = session{} // Sessions.Forget
@@ -582,8 +592,20 @@ func (u *upgrader) release(a plan.ReleaseLease) {
 	}
 }
 
+// holds says whether it has leases.
+func (u *upgrader) holds() bool {
+	if u.real != nil {
+		return u.real.holds()
+	}
+	return len(u.leases) > 0
+}
+
 // renew keeps the leases alive, in the background of the process.
 func (u *upgrader) renew() {
+	if u.real != nil {
+		u.real.renew()
+		return
+	}
 	for _, name := range slices.Sorted(maps.Keys(u.leases)) {
 		h := u.leases[name]
 		if h.Phase != lease.Leased || h.gone {

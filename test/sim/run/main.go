@@ -35,6 +35,7 @@ func main() {
 	flag.IntVar(&c.Bound, "bound", sim.Bound, "ticks in which the plan must then complete; 0: that is not looked at")
 	flag.TextVar(&c.Without, "without", sim.Nothing, "a safeguard that is taken out: "+strings.Join(sim.Safeguards(), ", "))
 	scenario := flag.String("scenario", "", "play this document instead of seeds, and tell how it went")
+	flag.BoolVar(&c.Real, "real", false, "run the real upgraders, and not what mirrors them: slower")
 	line := flag.Bool("json", false, "print one line of JSON and no story")
 	flag.Parse()
 	if *scenario != "" {
