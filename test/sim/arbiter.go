@@ -30,6 +30,9 @@ type arbiter struct {
 	proven  map[string]bool
 	adopter map[string]int64
 	renewed map[string]time.Time
+	// known are the pods as the roster sees them, at a position of the cache.
+	known   map[string]roster.Pod
+	knownAt int
 	// shown are the states that watchers are told, one after the other.
 	shown []snapshot
 }
@@ -61,6 +64,7 @@ func newArbiter(s *Sim) *arbiter {
 
 // restart forgets everything that is not in the record.
 func (a *arbiter) restart() {
+	a.known = nil
 	a.memory, a.att, a.ages = roster.NewMemory(), map[string]*roster.Attendance{}, lease.Ages{}
 	a.ages.Observe(&a.table, a.s.now)
 	if len(a.record.Members) > 0 {
@@ -69,7 +73,15 @@ func (a *arbiter) restart() {
 	a.cache.list(a.s.api)
 }
 
+// pods is made anew when the cache has heard of something.
 func (a *arbiter) pods() map[string]roster.Pod {
+	if a.known == nil || a.knownAt != a.cache.podPos {
+		a.known, a.knownAt = a.podsNow(), a.cache.podPos
+	}
+	return a.known
+}
+
+func (a *arbiter) podsNow() map[string]roster.Pod {
 	out := make(map[string]roster.Pod, len(a.cache.pods))
 	for n, p := range a.cache.pods {
 		out[n] = roster.Pod{
@@ -135,13 +147,13 @@ func (a *arbiter) do(fn func(now time.Time)) {
 	fn(now)
 	a.ages.Observe(&a.table, now)
 	a.prove()
-	was := a.record.Clone()
+	was := maps.Clone(a.record.Members)
 	roster.Step(&a.record, a.memory, a.input())
 	for _, name := range slices.Sorted(maps.Keys(a.record.Members)) {
-		if m := a.record.Members[name]; m.Duty != was.Members[name].Duty || m.Assigned != was.Members[name].Assigned {
+		if m := a.record.Members[name]; m.Duty != was[name].Duty || m.Assigned != was[name].Assigned {
 			a.s.tell("arbiter", "%s is %s (%s)", name, m.Duty, m.Message)
 		}
-		if m := a.record.Members[name]; m.Assigned && !was.Members[name].Assigned {
+		if m := a.record.Members[name]; m.Assigned && !was[name].Assigned {
 			a.assigned(name)
 		}
 	}

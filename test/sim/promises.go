@@ -35,6 +35,7 @@ func (s *Sim) works(p Pod) bool {
 
 // disturbed is called when Kruise takes a replica out of service or updates it.
 func (s *Sim) disturbed(set Set, p Pod, how string) {
+	s.Checks["Kruise takes a replica out of service, or updates it"]++
 	l, leased := s.arb.table.Leases[p.Name]
 	q, ok := s.api.pods[p.Name]
 	switch {
@@ -75,6 +76,7 @@ func (s *Sim) interrupted(p Pod) {
 
 // wrote is called when an upgrader has written a pod.
 func (s *Sim) wrote(u *upgrader, was, is Pod, a plan.PatchPod) {
+	s.Checks["an upgrader writes a pod"]++
 	if s.verbose {
 		s.tell(u.name, "patches %s (%s):%s", a.Pod, a.Why, diffPod(was, is))
 	}
@@ -126,6 +128,7 @@ func (s *Sim) tookOver(u *upgrader, set string) {
 
 // left is called when the plan goes.
 func (s *Sim) left(u *upgrader) {
+	s.Checks["a plan is let go"]++
 	for _, name := range s.cfg.Sets {
 		set := s.api.sets[name]
 		if set.Plan != "" {
@@ -147,6 +150,7 @@ func (s *Sim) left(u *upgrader) {
 
 // ended is called when an upgrader's release of a lease is recorded.
 func (s *Sim) ended(u *upgrader, a plan.ReleaseLease) {
+	s.Checks["a lease is given back"]++
 	p, ok := s.api.pods[a.Lease.Replica]
 	switch {
 	case !ok || p.Terminating:
@@ -163,6 +167,7 @@ func (s *Sim) ended(u *upgrader, a plan.ReleaseLease) {
 
 // decided is called with each decision, before it is carried out.
 func (s *Sim) decided(u *upgrader, w *plan.World, d *plan.Decision) {
+	s.Checks["an upgrader decides"]++
 	protect := map[string]int32{}
 	for i := range w.Targets {
 		protect[w.Targets[i].Name] = protected(&w.Targets[i])

@@ -89,6 +89,8 @@ type Sim struct {
 	onDisk map[string]bool
 	// Kinds counts what was done, by kind.
 	Kinds map[string]int
+	// Checks counts at what the promises were checked, besides each tick.
+	Checks map[string]int
 
 	verbose bool
 	story   []string
@@ -106,7 +108,7 @@ func newSim(rnd *dice, configure func(*Sim), verbose bool) *Sim {
 	s := &Sim{
 		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{}, onDisk: map[string]bool{},
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
-		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]int{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{},
+		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]int{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{}, Checks: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
 	}
 	configure(s)

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,17 +24,34 @@ func run(t *testing.T, seed uint64) {
 	}
 }
 
-// TestSeeds runs one seed after the other: the same ones each time. "go run ./test/sim/run"
-// runs others.
+// TestSeeds runs one seed after the other: the same ones each time, unless SIM_FIRST names
+// another first one (0: from the clock) and SIM_STEPS how many steps are to be made.
 func TestSeeds(t *testing.T) {
-	c := Campaign{Case: Case{Seed: 1, Troubled: Troubled, Bound: Bound}, Seeds: 300}
+	c := Campaign{Case: Case{Seed: env(t, "SIM_FIRST", 1), Troubled: Troubled, Bound: Bound}, Steps: int(env(t, "SIM_STEPS", 700_000))}
+	if c.Seed == 0 {
+		c.Seed = uint64(time.Now().UnixMilli())
+	}
 	r := c.Run(time.Now)
 	var summary strings.Builder
 	r.Write(&summary)
 	t.Log(summary.String())
+	t.Logf("run them again: make sim FIRST=%d SEEDS=%d", r.First, r.Seeds)
 	if r.Failed != nil {
 		fail(t, r.Failed)
 	}
+}
+
+func env(t *testing.T, name string, value uint64) uint64 {
+	t.Helper()
+	v := os.Getenv(name)
+	if v == "" {
+		return value
+	}
+	n, err := strconv.ParseUint(v, 10, 48)
+	if err != nil {
+		t.Fatalf("%s=%s: it is a number, 0 or more", name, v)
+	}
+	return n
 }
 
 // TestFoundByChance runs again what once broke a promise or did not end, each with what
