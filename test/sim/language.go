@@ -287,7 +287,7 @@ func (d *director) configured() {
 
 // requestForm is what the upgrader can be about to do.
 var requestForm = regexp.MustCompile(`^(adopts|asks for leases|asks for a handover|lets the plan go|writes the status|` +
-	`(applies|writes the image of|sets the current revision of|disarms) [a-z]+|` +
+	`(applies|writes the image of|sets the current revision of|disarms|bars) [a-z]+|` +
 	`(holds|drains|grants|pins|releases|undoes|readmits|gives back) [a-z]+-\d)$`)
 
 // request says in these words what an action does first.
@@ -309,6 +309,8 @@ func request(a plan.Action) string {
 		return "sets the current revision of " + a.Target
 	case plan.Disarm:
 		return "disarms " + a.Target
+	case plan.Bar:
+		return "bars " + a.Target
 	case plan.Pin:
 		return "pins " + a.Pod
 	case plan.Commit:

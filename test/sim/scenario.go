@@ -193,13 +193,15 @@ type Ended struct {
 	Told []string
 }
 
-// Run plays the story, without a safeguard if one is named.
-func (c *Scenario) Run(without Safeguard) Ended {
+// Run plays the story, without a safeguard if one is named. With real the upgraders are the
+// real ones, and not what mirrors them; the safeguards are then all there.
+func (c *Scenario) Run(without Safeguard, real bool) Ended {
 	d := &director{still: map[string]bool{}, deaf: map[string]bool{}, workers: []string{}, most: 1}
 	dice := &dice{replayed: &Tape{}} // nothing is left to chance
 	d.s = newSim(dice, func(s *Sim) {
 		d.s = s
 		d.defaults(without)
+		s.cfg.Real = real
 		for _, line := range c.setup {
 			_ = line.do(d)
 		}

@@ -31,14 +31,16 @@ func play(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if end := c.Run(Nothing); end.Err != nil {
-		t.Errorf("%v\n%s", end.Err, strings.Join(end.Told, "\n"))
+	for _, real := range []bool{false, true} {
+		if end := c.Run(Nothing, real); end.Err != nil {
+			t.Errorf("real upgraders: %t: %v\n%s", real, end.Err, strings.Join(end.Told, "\n"))
+		}
 	}
 	if len(c.Without) == 0 {
 		t.Errorf("%s: it names no safeguard without which the story goes wrong", file)
 	}
 	for _, w := range c.Without {
-		end := c.Run(w.Safeguard)
+		end := c.Run(w.Safeguard, false)
 		if end.Err == nil || end.Promise != w.Promise {
 			t.Errorf("%s:%d: without %s: %v\n%s", file, w.Line, w.Safeguard, end.Err, strings.Join(end.Told, "\n"))
 		}

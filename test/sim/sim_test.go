@@ -27,7 +27,7 @@ func run(t *testing.T, seed uint64) {
 // TestSeeds runs one seed after the other: the same ones each time, unless SIM_FIRST names
 // another first one (0: from the clock) and SIM_STEPS how many steps are to be made.
 func TestSeeds(t *testing.T) {
-	c := Campaign{Case: Case{Seed: env(t, "SIM_FIRST", 1), Troubled: Troubled, Bound: Bound}, Steps: int(env(t, "SIM_STEPS", 700_000))}
+	c := Campaign{Case: Case{Seed: env(t, "SIM_FIRST", 1), Troubled: Troubled, Bound: Bound}, Steps: int(env(t, "SIM_STEPS", 700_000))} //nolint:gosec // env sees to it that it has 48 bits
 	if c.Seed == 0 {
 		c.Seed = uint64(time.Now().UnixMilli())
 	}

@@ -39,7 +39,7 @@ func main() {
 	line := flag.Bool("json", false, "print one line of JSON and no story")
 	flag.Parse()
 	if *scenario != "" {
-		os.Exit(play(*scenario, c.Without))
+		os.Exit(play(*scenario, c.Without, c.Real))
 	}
 	if c.Seed == 0 {
 		c.Seed = uint64(time.Now().UnixMilli())
@@ -64,7 +64,7 @@ func main() {
 }
 
 // play plays a document and tells its story.
-func play(file string, without sim.Safeguard) (exit int) {
+func play(file string, without sim.Safeguard, real bool) (exit int) {
 	f, err := os.Open(file)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -76,7 +76,7 @@ func play(file string, without sim.Safeguard) (exit int) {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	end := c.Run(without)
+	end := c.Run(without, real)
 	for _, line := range end.Told {
 		fmt.Println(line)
 	}
