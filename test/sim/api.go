@@ -33,18 +33,23 @@ type Pod struct {
 	Gate      string // "", "True", "False"
 	GateSince time.Time
 
-	// Running is the image that runs; "" while none does.
+	// Running is the image that runs; "" while none does. Ran is what the container's status
+	// names: the image that runs or ran last, which stays when another tag of it is started.
 	Running         string
+	Ran             string
 	ContainersReady bool
 	InPlaceReady    bool
 	Ready           bool
 	FitSince        time.Time
 	Started         time.Time
 	// Record and RecordImage are Kruise's record of the last update: is there one, and
-	// what ran then.
+	// what the status named then.
 	Record      bool
 	RecordImage string
 	Recorded    time.Time
+	// Named: the container runtime names images as the template does, and not, as containerd
+	// does with short names, by registry and library.
+	Named bool
 	// Grace is the revision whose image Kruise holds back for the grace period.
 	Grace   string
 	GraceAt time.Time
@@ -53,16 +58,28 @@ type Pod struct {
 func (p *Pod) released() bool { return !p.Hold && p.Grant && p.Note.ID != "" }
 func (p *Pod) fit() bool      { return p.ContainersReady && p.InPlaceReady }
 
-// updateDone is kruise.UpdateDone for one container.
-func (p *Pod) updateDone() bool {
-	return p.Grace == "" && (!p.Record || p.Running != "" && p.Running != p.RecordImage)
+// completed is Kruise's own rule for one container (pkg/util/inplaceupdate/inplace_update_defaults.go:427):
+// the status has another image ID than before, or the very name that is wanted. Nothing
+// needs to run.
+func (p *Pod) completed() bool {
+	return p.Grace == "" && (!p.Record || p.Ran != p.RecordImage || p.Named && p.Ran == p.Image)
 }
 
-// same says whether the image runs that is wanted, and ran when the update began: then
-// Kruise never sees the update end (I, its check of the imageID). A template that is taken back at once does
-// that, as the kubelet may not have seen the image between.
+// updateDone is ours, kruise.UpdateDone: an image that was taken back is believed when it
+// runs and Kruise has concluded.
+func (p *Pod) updateDone() bool {
+	return p.Grace == "" && (!p.Record || p.Ran != "" && (p.Ran != p.RecordImage || p.concluded()))
+}
+
+func (p *Pod) concluded() bool {
+	return p.Named && p.Ran == p.Image && p.Running != "" && (p.State == plan.StateUpdated || p.State == plan.StateNormal)
+}
+
+// same says whether the image runs that is wanted, and Kruise does not see the update end. A
+// template that is taken back at once does that, as the kubelet may not have seen the image
+// between, and another tag of the same image.
 func (p *Pod) same() bool {
-	return p.Record && p.Grace == "" && p.Running != "" && p.Running == p.Image && p.Running == p.RecordImage
+	return p.Running != "" && p.Running == p.Image && p.Grace == "" && !p.completed()
 }
 
 // Set is what matters of an Advanced StatefulSet.

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,11 +63,17 @@ func (k *kruise) reconcile(pause func()) {
 	}
 	observed := set
 	observed.Observed, observed.CurrentRevision, observed.UpdateRevision = set.Generation, current, update
+	created := maps.Clone(pods)
 	// A failed creation ends the round, and the status is written all the same (K :152).
 	if k.scale(pause, set, pods, current, update) {
-		k.roll(pause, set, pods, update)
+		k.roll(pause, set, pods, created, update)
 	}
-	k.status(pause, set, observed, pods)
+	// A pod that this round has created counts for nothing yet (K :963, isCreated): while
+	// the only one that is not updated is missing, the rollout is complete.
+	if completed(created, update) {
+		observed.CurrentRevision = update
+	}
+	k.status(pause, set, observed)
 }
 
 // scale creates the pods that are missing (K :424, :1120), refreshes the rest (K :1170),
@@ -89,9 +96,7 @@ func (k *kruise) scale(pause func(), set Set, pods map[string]Pod, current, upda
 			pods[name] = p
 			continue
 		}
-		if !p.Terminating {
-			k.refresh(pause, p, set, update)
-		}
+		k.refresh(pause, p, set, update) // also one that terminates (K :1162)
 	}
 	k.condemn(pause, set, pods)
 	return true
@@ -124,8 +129,8 @@ func ordinal(pod string) int {
 // stateful_set_utils.go:535).
 func (k *kruise) currentNeeded(set Set, pods map[string]Pod, name, update string) bool {
 	old := int32(0)
-	for n, p := range pods {
-		if n != name && p.Revision != update {
+	for n, p := range pods { // those to be removed by a scale-down are not among them (K :396)
+		if n != name && ordinal(n) < set.Replicas && p.Revision != update {
 			old++
 		}
 	}
@@ -149,7 +154,7 @@ func (k *kruise) refresh(pause func(), p Pod, set Set, update string) bool {
 			state = after()
 		}
 	case plan.StateUpdating:
-		if p.updateDone() { // K :805
+		if p.completed() { // K :805
 			state = after()
 		}
 	case plan.StateUpdated:
@@ -181,14 +186,16 @@ func (k *kruise) refreshCondition(pause func(), p Pod) {
 			pause()
 			k.s.change(p.Name, "kruise", "patches the image after the grace period", func(q *Pod) {
 				if q.Grace != "" && q.Grace == q.Revision { // I :194, finishGracePeriod
-					q.Image, q.RecordImage = imageOf(q.Revision), q.Running
+					q.Image, q.RecordImage = imageOf(q.Revision), q.Ran
 				}
 				q.Grace = ""
 			})
 		}
 		return
 	}
-	if p.Record && !p.updateDone() || p.InPlaceReady {
+	// That is decided on the pod of when the round began, and written into the pod as it is
+	// now (I :174, updateCondition): an update that began in between is opened again.
+	if p.Record && !p.completed() || k.s.api.pods[p.Name].InPlaceReady {
 		return
 	}
 	pause()
@@ -196,7 +203,7 @@ func (k *kruise) refreshCondition(pause func(), p Pod) {
 }
 
 // roll is rollingUpdateStatefulsetPods (K :530).
-func (k *kruise) roll(pause func(), set Set, pods map[string]Pod, update string) {
+func (k *kruise) roll(pause func(), set Set, pods, created map[string]Pod, update string) {
 	for _, name := range names(pods) { // K :542
 		if e, ok := k.expect[name]; ok && e.Revision == update && e.UID == pods[name].UID && pods[name].Revision != update {
 			return
@@ -204,10 +211,8 @@ func (k *kruise) roll(pause func(), set Set, pods map[string]Pod, update string)
 		delete(k.expect, name)
 	}
 	modified := false
-	for _, name := range names(pods) { // K :547: all are refreshed, then the round ends
-		if p := pods[name]; p.UID != "" && !p.Terminating {
-			modified = k.refresh(pause, p, set, update) || modified
-		}
+	for _, name := range names(created) { // K :547: all are refreshed, then the round ends
+		modified = k.refresh(pause, created[name], set, update) || modified
 	}
 	if modified {
 		return
@@ -291,11 +296,11 @@ func (k *kruise) inPlace(pause func(), p Pod, set Set, update string) {
 			q.State = plan.StateUpdating
 		}
 		if k.grace > 0 {
-			q.Grace, q.GraceAt, q.RecordImage = update, k.s.now, q.Running
+			q.Grace, q.GraceAt, q.RecordImage = update, k.s.now, q.Ran
 			return
 		}
 		q.Grace = ""
-		q.RecordImage, q.Image = q.Running, imageOf(update)
+		q.RecordImage, q.Image = q.Ran, imageOf(update)
 	})
 	k.s.broke()
 	k.expect[p.Name] = Pod{UID: p.UID, Revision: update}
@@ -303,10 +308,7 @@ func (k *kruise) inPlace(pause func(), p Pod, set Set, update string) {
 
 // status is updateStatefulSetStatus (K :924). On a conflict the old status is written
 // over the set that the cache has by then (K stateful_set_status_updater.go:54).
-func (k *kruise) status(pause func(), set, next Set, pods map[string]Pod) {
-	if completed(pods, next.UpdateRevision) {
-		next.CurrentRevision = next.UpdateRevision
-	}
+func (k *kruise) status(pause func(), set, next Set) {
 	if set == next {
 		return
 	}
@@ -326,15 +328,15 @@ func (k *kruise) status(pause func(), set, next Set, pods map[string]Pod) {
 	}
 }
 
-// completed is completeRollingUpdate (K stateful_set_utils.go:673): all are updated and
-// ready at once.
+// completed is completeRollingUpdate (K stateful_set_utils.go:673): all that are there are
+// updated and ready at once.
 func completed(pods map[string]Pod, update string) bool {
 	for _, p := range pods {
 		if p.Revision != update || p.Terminating || !p.Ready {
 			return false
 		}
 	}
-	return len(pods) > 0
+	return true
 }
 
 func names(pods map[string]Pod) []string {

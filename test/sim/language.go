@@ -269,7 +269,7 @@ func (d *director) stop(before string, then func()) error {
 func (d *director) defaults(without Safeguard) {
 	d.s.cfg = Config{
 		Replicas: map[string]int{}, Follow: map[string]bool{}, Images: map[string][]string{}, Without: without,
-		Floor: 1, MaxLeased: 1, TTL: 20 * time.Second,
+		Floor: 1, MaxLeased: 1, TTL: 20 * time.Second, Named: true,
 		Roster: roster.Config{Slots: 1, Settle: 10 * time.Second, Failover: 10 * time.Second, Lifetime: 5 * time.Second},
 	}
 }

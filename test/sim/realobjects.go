@@ -135,9 +135,14 @@ func conditions(p *Pod) []corev1.PodCondition {
 
 func containerStatus(p *Pod) corev1.ContainerStatus {
 	c := corev1.ContainerStatus{Name: container, Image: p.Image}
+	if p.Ran != "" {
+		if c.Image, c.ImageID = p.Ran, imageID(p.Ran); !p.Named {
+			c.Image = "docker.io/library/" + p.Ran
+		}
+	}
 	switch {
 	case p.Running != "":
-		c.Image, c.ImageID, c.Ready = p.Running, imageID(p.Running), p.ContainersReady
+		c.Ready = p.ContainersReady
 		c.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(p.Started.Truncate(time.Second))}
 	case broken(p.Image):
 		c.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"}

@@ -21,8 +21,10 @@ type Config struct {
 	Real bool
 	// BornHeld: the user's template has the hold, so that a pod is never without it.
 	// Otherwise a pod that was lost is without hold until we have put it on.
-	BornHeld  bool
-	Grace     time.Duration
+	BornHeld bool
+	Grace    time.Duration
+	// Named: the container runtime names images as the template does.
+	Named     bool
 	Floor     int
 	MaxLeased int
 	TTL       time.Duration
@@ -161,6 +163,7 @@ func (s *Sim) draw(without Safeguard) {
 	c.Roster.Named, c.BornHeld = s.chance(2), s.chance(2)
 	c.Contest, c.BreakGlass, c.Deletion = s.chance(4), s.chance(4), s.chance(3)
 	c.Dropping, c.Scaling = s.chance(3) && len(c.Sets) > 1, s.chance(4)
+	c.Named = s.chance(2)
 }
 
 // install puts a set at rest into the cluster.
@@ -174,7 +177,7 @@ func (s *Sim) install(name string) {
 	})
 	for i := range set.Replicas {
 		p := s.newborn(name, set.member(i), rev)
-		p.State, p.Running, p.ContainersReady, p.InPlaceReady, p.Ready = plan.StateAbsent, "v1", true, true, true
+		p.State, p.Running, p.Ran, p.ContainersReady, p.InPlaceReady, p.Ready = plan.StateAbsent, "v1", "v1", true, true, true
 		p.Hold = false
 		if s.cfg.Gated {
 			p.Gate = "True"
@@ -187,7 +190,7 @@ func (s *Sim) install(name string) {
 // newborn is a pod as Kruise creates it from the template (K stateful_set_control.go:1120
 // for the state).
 func (s *Sim) newborn(set, name, rev string) Pod {
-	return Pod{Name: name, Set: set, Revision: rev, Image: imageOf(rev), State: plan.StateNormal, Hold: s.cfg.BornHeld, Working: "false", Gated: s.cfg.Gated}
+	return Pod{Name: name, Set: set, Revision: rev, Image: imageOf(rev), State: plan.StateNormal, Hold: s.cfg.BornHeld, Working: "false", Gated: s.cfg.Gated, Named: s.cfg.Named}
 }
 
 // chance is true once in n; never for 0.
@@ -254,8 +257,15 @@ func (s *Sim) kubelet(p Pod) {
 		delete(s.apps, p.UID)
 		s.change(p.Name, "kubelet", "stops "+p.Running, func(q *Pod) { q.Running, q.ContainersReady, q.Ready = "", false, false })
 	case p.Running == "" && broken(p.Image): // it never starts
+	case p.Running == "" && strings.HasPrefix(p.Image, "crash"): // it ends at once, again and again
+		s.change(p.Name, "kubelet", "cannot keep up "+p.Image, func(q *Pod) { q.Ran = q.Image })
 	case p.Running == "":
-		s.change(p.Name, "kubelet", "starts "+p.Image, func(q *Pod) { q.Running, q.Started = q.Image, s.now })
+		s.change(p.Name, "kubelet", "starts "+p.Image, func(q *Pod) {
+			q.Running, q.Started = q.Image, s.now
+			if q.Ran == "" || !strings.HasPrefix(q.Image, "samedigest") {
+				q.Ran = q.Image
+			}
+		})
 	case !p.ContainersReady:
 		s.change(p.Name, "kubelet", "its container is ready", func(q *Pod) { q.ContainersReady, q.FitSince = true, s.now })
 	default:

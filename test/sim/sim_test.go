@@ -82,7 +82,7 @@ func TestEverySafeguardIsNeeded(t *testing.T) {
 		without Safeguard
 		breaks  string // the number of the promise
 	}{
-		{"without preconditions a late write undoes what came after it", Precondition, "1"},
+		{"without preconditions a late write undoes what came after it", Precondition, "3"},
 		{"without the pin a lease that ran out releases a hold", PinCheck, "1"},
 		{"without the hold Kruise updates before the pin", Hold, "1"},
 		{"without the ban a leased replica gets duty", Ban, "1"},
