@@ -327,7 +327,17 @@ func (a *arbiter) prove() {
 
 // assigned is called when the arbiter has given duty to a member.
 func (a *arbiter) assigned(name string) {
-	if p, ok := a.cache.pods[name]; ok && len(a.table.Holders) > 0 && !a.proven[p.Revision] {
+	p, ok := a.cache.pods[name]
+	if !ok || len(a.table.Holders) == 0 {
+		return
+	}
+	held := func(p Pod) bool { return p.Hold && p.State != plan.StateAbsent && p.State != plan.StateUpdated }
+	if !a.proven[p.Revision] {
 		a.s.fail("3: %s gets duty at %s, which nobody has verified", name, p.Revision)
+	}
+	for _, q := range a.cache.pods {
+		if q.Set == p.Set && held(q) && !held(p) {
+			a.s.fail("1: %s gets duty before Kruise has confirmed its hold", name)
+		}
 	}
 }
