@@ -164,6 +164,10 @@ type RosterStatus struct {
 	// Names of the leased members, separated by commas; for people.
 	// +optional
 	Leased string `json:"leased,omitempty"`
+	// Names of the members at a revision that nobody has verified, separated by commas; for
+	// people. They get no duty, and the floor does not count them.
+	// +optional
+	Quarantined string `json:"quarantined,omitempty"`
 	// +optional
 	Serving int32 `json:"serving,omitempty"`
 	// +optional

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -292,6 +293,7 @@ func toPod(p *corev1.Pod) roster.Pod {
 	out := roster.Pod{
 		Instance: string(p.UID), Revision: p.Labels[revisionLabel],
 		Terminating: p.DeletionTimestamp != nil, OnDuty: p.Labels[v1alpha1.DutyLabel] == dutyWorking,
+		Down: !slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Running != nil }),
 		Held: p.Labels[v1alpha1.HoldLabel] == "true" && confirmed(p.Labels[stateLabel]),
 	}
 	out.LeaseID, _, _ = strings.Cut(p.Annotations[v1alpha1.LeaseAnnotation], "/")

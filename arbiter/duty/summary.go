@@ -46,6 +46,7 @@ func (g *Group) summary() store.Summary {
 	slices.Sort(working)
 	slices.Sort(leased)
 	s.Working, s.Leased = strings.Join(working, ","), strings.Join(leased, ",")
+	s.Quarantined = strings.Join(g.notes.Quarantined, ",")
 	s.Conditions = g.conditions()
 	return s
 }
@@ -105,6 +106,9 @@ func whyNotEnough(n roster.Notes) string {
 	}
 	if len(n.Quarantined) > 0 {
 		why = append(why, "at a revision that nobody has verified: "+list(n.Quarantined))
+	}
+	if len(n.Unheld) > 0 {
+		why = append(why, "in an armed set, and not held by the upgrader or not confirmed by Kruise: "+list(n.Unheld))
 	}
 	if len(n.Draining) > 0 {
 		why = append(why, "not confirmed idle yet: "+list(n.Draining))

@@ -82,6 +82,8 @@ type Pod struct {
 	Ready bool
 	// Terminating: its deletion has begun.
 	Terminating bool
+	// Down: none of its containers runs, by the kubelet's word.
+	Down bool
 	// OnDuty: its duty label says working.
 	OnDuty bool
 	// Held: the upgrader holds it, and Kruise has shown that it knows.
@@ -165,6 +167,8 @@ type Notes struct {
 	Absent []string
 	// Quarantined are members at a revision that nobody has verified.
 	Quarantined []string
+	// Unheld are members that could have duty if the upgrader held their pods.
+	Unheld []string
 	// BestEffort are members that have or had duty and do not attend.
 	BestEffort []string
 	// Draining are members whose duty was taken and that may still work.

@@ -330,7 +330,8 @@ func (s *step) assignSlots() {
 }
 
 // takeUnfit revokes duty that is forbidden at once, and duty of members that have been
-// unfit for too long as far as others can take over.
+// unfit for too long as far as others can take over. Nobody serves less when one that is
+// down has no duty; but it can then be leased, and an upgrade may be what mends it.
 func (s *step) takeUnfit() {
 	spare := len(s.candidates())
 	for _, name := range s.assigned() {
@@ -346,12 +347,29 @@ func (s *step) takeUnfit() {
 				grace = max(grace, s.in.Config.Lifetime)
 			}
 			until := s.since(s.m.unfit, name).Add(grace)
-			if s.at(until); !s.in.Now.Before(until) && spare > 0 {
+			if s.at(until); !s.in.Now.Before(until) && (spare > 0 || s.in.Holders && s.down(name)) {
 				spare--
 				s.take(name)
 			}
 		}
 	}
+}
+
+// down says whether a member certainly does not work: none of its containers runs, or it
+// attends, is in no conversation, and has outlived whatever it was told.
+func (s *step) down(name string) bool {
+	p, exists := s.in.Pods[name]
+	a := s.in.Attendance[name]
+	if !exists || a.Connected || a.Telling {
+		return false
+	}
+	for _, until := range []time.Time{a.ToldUntil, a.OldUntil} {
+		if until.After(s.in.Now) {
+			s.at(until)
+			return false
+		}
+	}
+	return p.Down || s.r.Members[name].Attends
 }
 
 // takeSurplus revokes duty beyond Slots, from the least preferred members.
@@ -484,11 +502,19 @@ func (s *step) notes() Notes {
 		if mem.Duty != Idle && !mem.Attends {
 			n.BestEffort = append(n.BestEffort, name)
 		}
-		if Quarantined(*s.r, p, s.in.Holders) {
-			n.Quarantined = append(n.Quarantined, name)
-		}
+		s.noteBanned(&n, name, mem, p)
 	}
 	return n
+}
+
+// noteBanned notes a member that may have no duty because of an upgrade.
+func (s *step) noteBanned(n *Notes, name string, mem Member, p Pod) {
+	switch {
+	case Quarantined(*s.r, p, s.in.Holders):
+		n.Quarantined = append(n.Quarantined, name)
+	case !mem.Assigned && s.fit(name) && !s.in.Leased(name) && s.unheld(name):
+		n.Unheld = append(n.Unheld, name)
+	}
 }
 
 // named returns the named workers that have no pod, and those that are leased.

@@ -420,6 +420,69 @@ func TestTrustedRevisionsAreBounded(t *testing.T) {
 	}
 }
 
+// A worker that crashed and has nobody to take its place must not keep the duty by which
+// nobody could upgrade it.
+func TestAWorkerThatIsDownLosesItsDutyToAnUpgrade(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		// mar makes web-0, the only worker and never attending unless attended, unfit.
+		mar      func(b *bench)
+		attends  bool
+		idle     bool
+		upgrades bool
+	}{
+		{name: "its containers do not run", upgrades: true, idle: true, mar: func(b *bench) {
+			b.pods["web-0"] = roster.Pod{Instance: "u0", Revision: "web-r1", Down: true}
+		}},
+		{name: "its containers do not run, and no upgrade is at work", mar: func(b *bench) {
+			b.pods["web-0"] = roster.Pod{Instance: "u0", Revision: "web-r1", Down: true}
+		}},
+		{name: "it is not ready, and may work all the same", upgrades: true, mar: func(b *bench) {
+			b.pods["web-0"] = roster.Pod{Instance: "u0", Revision: "web-r1"}
+		}},
+		{name: "it attended, and has gone silent for longer than its last answer lasts", upgrades: true, attends: true, idle: true, mar: func(b *bench) {
+			a := b.att["web-0"]
+			a.Connected = false
+			b.att["web-0"] = a
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) { newBench(t, 1).loses(tt.mar, tt.attends, tt.upgrades, tt.idle) })
+	}
+}
+
+// loses makes web-0 the only worker, mars it, and wants it to be idle in the end or not; one
+// that is gets its duty back when it is well.
+func (b *bench) loses(mar func(b *bench), attends, upgrades, idle bool) {
+	b.t.Helper()
+	for i := 1; i < 5; i++ {
+		delete(b.pods, fmt.Sprintf("web-%d", i))
+	}
+	if attends {
+		b.attend("web-0")
+	}
+	b.holders = upgrades
+	b.step(0)
+	if !b.record.Members["web-0"].Assigned {
+		b.t.Fatalf("it has no duty: %+v", b.record.Members)
+	}
+	if attends {
+		b.tell("web-0")
+	}
+	mar(b)
+	for range 5 {
+		b.step(time.Minute)
+	}
+	if m := b.record.Members["web-0"]; (m.Duty == roster.Idle) != idle || m.Assigned == idle {
+		b.t.Errorf("it is %+v", m)
+	}
+	b.pods["web-0"] = roster.Pod{Instance: "u0", Revision: "web-r1", Ready: true}
+	b.attend("web-0")
+	b.step(time.Second)
+	if m := b.record.Members["web-0"]; !m.Assigned {
+		b.t.Errorf("well again, it is %+v", m)
+	}
+}
+
 // FuzzStep drives a roster at random and checks what must hold after every step.
 func FuzzStep(f *testing.F) {
 	f.Add(uint8(2), []byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})

@@ -108,6 +108,7 @@ func toStatus(r Record, conditions []metav1.Condition) v1alpha1.RosterStatus {
 		Conditions:         mergeConditions(conditions, r.Summary),
 		Working:            r.Summary.Working,
 		Leased:             r.Summary.Leased,
+		Quarantined:        r.Summary.Quarantined,
 		Serving:            int32(r.Summary.Serving), //nolint:gosec // at most as many as there are pods
 		Floor:              int32(r.Summary.Floor),   //nolint:gosec // at most 10000 by the schema
 		Epoch:              r.Leases.Epoch,

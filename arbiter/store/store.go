@@ -58,9 +58,9 @@ type ForceRelease struct {
 type Summary struct {
 	// ObservedGeneration of the configuration that is in effect.
 	ObservedGeneration int64
-	// Working and Leased are names, separated by commas.
-	Working, Leased string
-	Serving, Floor  int
+	// Working, Leased and Quarantined are names, separated by commas.
+	Working, Leased, Quarantined string
+	Serving, Floor               int
 	// Conditions by type; at most one of each.
 	Conditions [3]Condition
 }

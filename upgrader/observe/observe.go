@@ -160,6 +160,12 @@ func (s *Scene) strays(known map[string]bool) {
 			a.Orphans = append(a.Orphans, l)
 		}
 	}
+	for i := range s.View.State.Replicas {
+		if r := &s.View.State.Replicas[i]; !known[r.Name] && r.Duty == arbiter.DutyIdle && r.Lease == nil {
+			a.Outside = r.Name
+			break
+		}
+	}
 	byName := func(a, b plan.Lease) int { return strings.Compare(a.Replica, b.Replica) }
 	slices.SortFunc(a.Orphans, byName)
 	slices.SortFunc(a.Condemned, byName)

@@ -22,6 +22,9 @@ func (n *next) arbitrate() {
 		n.act(ReleaseLease{Lease: l})
 	}
 	n.condemned()
+	if a.Futile != nil && !n.w.Policy.Paused {
+		n.sayBlocked(a.Futile)
+	}
 	busy := n.busiest()
 	switch {
 	case n.w.Policy.Paused:
@@ -118,6 +121,10 @@ func (n *next) acquire() {
 	slices.Reverse(n.candidates) // within a set the highest ordinal first, as Kruise does
 	slices.SortStableFunc(n.candidates, n.byNeed)
 	a := &n.w.Arbiter
+	if n.now.Before(a.Patience) {
+		n.at(a.Patience)
+		return // it was said why
+	}
 	if a.Refused != nil && (a.RetryAt.IsZero() || n.now.Before(a.RetryAt)) && n.asked(a.RefusedFor) {
 		n.say(rankWaiting, a.Refused.Reason, "%s", a.Refused.Message)
 		n.at(a.RetryAt)
@@ -165,12 +172,12 @@ func (n *next) handover(busy tally) {
 	a := &n.w.Arbiter
 	switch {
 	case !n.w.Policy.RequestHandover || busy.worker == nil:
-		n.say(rankWaiting, WaitingForDuty, "%d of %d replicas are upgraded; %s off duty", n.upgraded, n.total, busy.waiting())
+		n.say(rankWaiting, WaitingForDuty, "%d of %d replicas are upgraded; %s off duty%s", n.upgraded, n.total, busy.waiting(), n.outside())
 	case a.HandoverFrom != "":
 		n.at(a.HandoverAgain)
 		n.say(rankWaiting, WaitingForHandover, "the arbiter is moving duty away from %s", a.HandoverFrom)
 	case n.standby == 0:
-		n.say(rankWaiting, WaitingForDuty, "no upgraded replica is idle and fit to take over from %s", busy.worker.Name)
+		n.say(rankWaiting, WaitingForDuty, "no upgraded replica is idle and fit to take over from %s%s", busy.worker.Name, n.outside())
 	default:
 		h := Handover{From: busy.worker.Name, To: n.successors()}
 		if no := a.HandoverRefused; no != nil && h.From == a.HandoverRefusedFor.From && slices.Equal(h.To, a.HandoverRefusedFor.To) {
@@ -181,6 +188,15 @@ func (n *next) handover(busy tally) {
 		n.act(h)
 		n.say(rankDoing, WaitingForHandover, "asking the arbiter to move duty away from %s", busy.worker.Name)
 	}
+}
+
+// outside is for a plan over a part of its group. It moves duty to replicas that it has
+// upgraded; to move it to others is not its business.
+func (n *next) outside() string {
+	if o := n.w.Arbiter.Outside; o != "" {
+		return "; " + o + " of the same group is idle, and no target of this plan: name it in the Roster (spec.assigned.working), or make its set a target"
+	}
+	return ""
 }
 
 func (of *tally) waiting() string {

@@ -123,6 +123,34 @@ func TestLeases(t *testing.T) {
 	})
 }
 
+func TestAnArbiterThatDoesNotPin(t *testing.T) {
+	refused := func(retry bool, left time.Duration) func() *World {
+		return func() *World {
+			w := rollout(2)
+			w.Arbiter.Futile, w.Arbiter.Patience = &Blocker{Reason: PinRefused, Message: "never", Retry: retry}, now.Add(left)
+			return w
+		}
+	}
+	run(t, []test{
+		{name: "is not asked at once", world: refused(true, time.Second), reason: PinRefused, says: "never"},
+		{name: "is asked again in time", world: refused(true, 0), want: []string{"acquire 1 of web-1 web-0"}, reason: PinRefused, says: "never"},
+		{name: "stalls the plan in the end, and is asked all the same", world: refused(false, 0), want: []string{"acquire 1 of web-1 web-0"}, reason: PinRefused, stalled: true, says: "never"},
+	})
+}
+
+func TestAPlanOverAPartOfItsGroupSaysWhoElseCouldWork(t *testing.T) {
+	run(t, []test{{
+		name: "when all of its own replicas work",
+		world: func() *World {
+			w := rollout(2)
+			w.work(0, 1)
+			w.Arbiter.Outside = "ns/db-0"
+			return w
+		},
+		reason: WaitingForDuty, says: "ns/db-0 of the same group is idle, and no target of this plan",
+	}})
+}
+
 func TestHandover(t *testing.T) {
 	// Two upgraded idle replicas, one worker at the old revision.
 	world := func(mut func(w *World)) func() *World {

@@ -1,6 +1,10 @@
 package plan
 
-import "testing"
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
 
 // fresh is a set that no plan has touched yet, with every pod at v1 and no rollout.
 func fresh(n int) *World {
@@ -164,4 +168,36 @@ func held(n int) *World {
 	w := rollout(n)
 	w.web().UpdateRevision, w.web().Partition, w.web().TemplatePending = "v1", Parked, true
 	return w
+}
+
+// TestAPlanGoesOnWhenWhatStoodInItsWayIsMended lets one world be in each way, and then not.
+func TestAPlanGoesOnWhenWhatStoodInItsWayIsMended(t *testing.T) {
+	target := func(reason Reason) func(*World) {
+		return func(w *World) { w.web().Blocked = &Blocker{Reason: reason, Message: "so"} }
+	}
+	arbiter := func(reason Reason) func(*World) {
+		return func(w *World) { w.Arbiter.Blocked = &Blocker{Reason: reason, Message: "so"} }
+	}
+	for name, mar := range map[string]func(*World){
+		"TargetNotSupported": target(TargetNotSupported),
+		"NotInPlace":         target(NotInPlace),
+		"ArbiterDenied":      arbiter(ArbiterDenied),
+		"GroupNotFound":      arbiter(GroupNotFound),
+		"UnknownReplica": func(w *World) {
+			for j := range w.web().Pods {
+				w.pod(j).Duty, w.pod(j).Unlisted = Unknown, true
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := rollout(2)
+			mar(w)
+			if d := Next(w, now); string(d.Reason) != name || strings.Contains(fmt.Sprint(lines(d)), "acquire") {
+				t.Errorf("before: %s: %s, %q", d.Reason, d.Message, lines(d))
+			}
+			if d := Next(rollout(2), now); d.Reason != AcquiringLeases {
+				t.Errorf("mended: %s: %s", d.Reason, d.Message)
+			}
+		})
+	}
 }

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -69,6 +70,7 @@ type next struct {
 	recheck  time.Duration
 
 	sets       []tally
+	lost       []string   // the replicas that failed
 	candidates []*Replica // on which a lease may be asked for now
 }
 
@@ -213,6 +215,9 @@ func (n *next) conclude() Decision {
 	case n.best.rank != rankNone:
 		d.Reason, d.Message, d.Stalled = n.best.reason, n.best.message, n.best.rank == rankStalled
 		d.Going = Remark{n.going.reason, n.going.message}
+		if d.Reason == ReplicaFailed && len(n.lost) > 1 {
+			d.Message += "; failed: " + strings.Join(n.lost, ", ")
+		}
 		if d.Stalled && d.Going.Reason != "" {
 			d.Message += "; meanwhile: " + d.Going.Message
 		}

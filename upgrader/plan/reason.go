@@ -21,6 +21,7 @@ const (
 	WaitingForPod        Reason = "WaitingForPod"
 	WaitingForDuty       Reason = "WaitingForDuty"
 	WaitingForLease      Reason = "WaitingForLease"
+	PinRefused           Reason = "PinRefused"
 	WaitingForHandover   Reason = "WaitingForHandover"
 	HandoverRefused      Reason = "HandoverRefused"
 	AcquiringLeases      Reason = "AcquiringLeases"

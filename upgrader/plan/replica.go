@@ -223,6 +223,7 @@ func (n *next) failed(i int, t *Target, r *Replica) {
 	if r.Trouble != nil {
 		reason, message = r.Trouble.Reason, r.Trouble.Message
 	}
+	n.lost = append(n.lost, r.Name)
 	k := rankStalled
 	if t.TemplatePending {
 		k = rankBlocked // the remedy is on its way, or has a reason of its own why it is not

@@ -86,6 +86,12 @@ type Arbiter struct {
 	Refused    *Blocker
 	RefusedFor []Candidate
 	RetryAt    time.Time
+	// Futile says that the arbiter grants leases and then refuses to pin them; nil: it does
+	// not. Nothing is asked for before Patience.
+	Futile   *Blocker
+	Patience time.Time
+	// Outside is a replica of the group that is idle and no target's; "" if there is none.
+	Outside string
 	// HandoverFrom is the replica whose handover was accepted and is awaited.
 	HandoverFrom string
 	// HandoverRefused is as Refused, for a handover.

@@ -195,16 +195,25 @@ func (s *Session) Pin(ctx context.Context, l plan.Lease) (ok bool, why string, e
 		return false, "", err
 	case no == nil:
 		s.track(pinned)
+		s.futile, s.why, s.patience = 0, "", time.Time{}
 		return true, "", nil
 	}
 	s.cfg.Metrics.Refused("pin", no.Reason.String())
 	if no.Reason == client.ReasonStaleToken {
 		s.adopted = false
-	} else if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
+		return false, no.String(), nil
+	}
+	if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
 		h.gone = true
 	}
+	s.futile++
+	s.why = short(l.Replica) + ": " + no.String()
+	s.patience = s.cfg.Now().Add(min(time.Second<<min(s.futile-1, 10), longestPatience))
 	return false, no.String(), nil
 }
+
+// longestPatience is the longest wait after a pin that was refused; the first is a second.
+const longestPatience = 2 * time.Minute
 
 // Release gives a lease back.
 func (s *Session) Release(ctx context.Context, l plan.Lease, outcome client.Outcome, revision string) error {

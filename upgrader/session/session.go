@@ -184,6 +184,12 @@ type Session struct {
 		since   time.Time
 		refused *refused
 	}
+	// futile counts the pins that were refused one after the other, as why says of the last;
+	// nothing is asked for before patience.
+	futile   int
+	why      string
+	patience time.Time
+
 	supported bool // the arbiter makes pins
 	// useless says why the arbiter cannot serve the plan, until it can; it is asked again at
 	// askAgain.
@@ -244,7 +250,21 @@ func (s *Session) View() View {
 		v.Arbiter.Refused, v.Arbiter.RefusedFor, v.Arbiter.RetryAt = &r.Blocker, r.candidates, r.retry
 	}
 	s.viewHandover(&v, state)
+	v.Arbiter.Futile, v.Arbiter.Patience = s.futility(), s.patience
 	return v
+}
+
+// fewFutile is how many pins may be refused one after the other before the plan stalls: what
+// stands in the way of one may be a replica that needs a lease more.
+const fewFutile = 5
+
+// futility says that pins are refused.
+func (s *Session) futility() *plan.Blocker {
+	if s.futile == 0 {
+		return nil
+	}
+	return &plan.Blocker{Reason: plan.PinRefused, Retry: s.futile < fewFutile, Message: fmt.Sprintf(
+		"the arbiter grants leases and refuses to pin them, so that every replica is given back again (%d times now): %s", s.futile, s.why)}
 }
 
 func (s *Session) viewHandover(v *View, state client.GroupState) {

@@ -417,6 +417,33 @@ func TestAnArbiterThatHasLetGoOfThePlanSaysSo(t *testing.T) {
 	})
 }
 
+func TestAnArbiterThatNeverPinsIsAskedLessAndLess(t *testing.T) {
+	a := &arbiter{}
+	talk(t, a, func(s *talker) {
+		t := s.t
+		acquire(s)
+		a.says(no(arbiterv1.RefusalReason_REFUSAL_REASON_NOT_IDLE))
+		for i, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second} {
+			s.pin()
+			v := s.View().Arbiter
+			if got := time.Until(v.Patience); got != want || v.Futile == nil || v.Futile.Retry != (i < 4) || !strings.Contains(v.Futile.Message, "three must serve") {
+				t.Errorf("after %d: patience %s, want %s; %+v", i+1, got, want, v.Futile)
+			}
+		}
+		for range 10 {
+			s.pin()
+		}
+		if got := time.Until(s.View().Arbiter.Patience); got != 2*time.Minute {
+			t.Errorf("in the end: patience %s", got)
+		}
+		a.says(nil)
+		s.pin()
+		if v := s.View().Arbiter; v.Futile != nil || !v.Patience.IsZero() {
+			t.Errorf("after a pin: %+v", v)
+		}
+	})
+}
+
 func TestAdoptingForgetsWhatTheArbiterDoesNotKnow(t *testing.T) {
 	a := &arbiter{}
 	talk(t, a, func(s *talker) {
