@@ -157,6 +157,13 @@ func TestTable(t *testing.T) {
 			},
 			want: lease.LeasedByOther,
 		},
+		"a replica that another has released is leased": {
+			do: func(b *bench) any {
+				b.release(b.one())
+				return b.acquire("g", b.adopt("g", 1), "r", 1, "web-0").Granted
+			},
+			want: 1,
+		},
 		"a frozen group grants nothing new and still names what the holder has": {
 			do: func(b *bench) any {
 				b.one()

@@ -151,15 +151,6 @@ func reasons(t *testing.T) []string {
 	return out
 }
 
-func TestOperationsHasEveryReason(t *testing.T) {
-	page := pages(t)["docs/operations.md"]
-	for _, r := range reasons(t) {
-		if !strings.Contains(page, "`"+r+"`") {
-			t.Errorf("docs/operations.md says nothing of the reason %s", r)
-		}
-	}
-}
-
 // shape is what two translations of a page have in common: the levels of their headings,
 // the blocks of code, the pages that they link to.
 type shape struct {

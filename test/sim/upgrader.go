@@ -134,11 +134,9 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	if !live {
 		a.Blocked = &plan.Blocker{Reason: plan.ArbiterUnreachable, Retry: true, Message: "the arbiter cannot be reached"}
 	}
-	if live && u.retired {
-		a.Blocked = &plan.Blocker{Reason: plan.HolderRetired, Message: "the arbiter has let go of this plan"}
-	}
 	leases := map[string]plan.Lease{}
 	if live {
+		a.Blocked = u.gone()
 		u.reconcileLeases(state)
 	}
 	if !u.adopted {
@@ -162,6 +160,14 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	}
 	a.HandoverFrom = u.handover.from
 	return state, a, leases
+}
+
+// gone says whether the arbiter has let go of the plan.
+func (u *upgrader) gone() *plan.Blocker {
+	if !u.retired {
+		return nil
+	}
+	return &plan.Blocker{Reason: plan.HolderRetired, Message: "the arbiter has let go of this plan"}
 }
 
 // reconcileLeases is session.reconcile: what was shown and is shown no more has ended.
@@ -351,27 +357,7 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 	case plan.ReleaseLease:
 		u.release(a)
 	case plan.ApplySet:
-		if u.cache.sets[a.Target].Plan != u.doing.uid {
-			if !u.stillWanted(a.Target) {
-				return
-			}
-			pause()
-		}
-		ok := u.patchSet(a.Target, fmt.Sprintf("applies partition %d (%s)", a.Partition, a.Why), a.ResourceVersion, func(s *Set) {
-			if s.Plan == "" {
-				s.Original = s.Partition
-			}
-			if s.Plan != u.doing.uid {
-				s.Plan, s.ImagesGeneration = u.doing.uid, 0
-			}
-			if !s.Armed {
-				s.ArmedGeneration = s.Generation
-			}
-			s.Armed, s.Term, s.Partition, s.Foreign = true, u.term, a.Partition, false
-		})
-		if ok {
-			u.s.tookOver(u, a.Target)
-		}
+		u.applySet(pause, a)
 	case plan.WriteTemplate:
 		image := u.doing.image(a.Target)
 		u.patchSet(a.Target, "writes the image "+image, a.ResourceVersion, func(s *Set) {
@@ -395,6 +381,31 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 		}
 	case plan.Leave:
 		u.leave(pause, a)
+	}
+}
+
+// applySet is apply.applySet.
+func (u *upgrader) applySet(pause func(), a plan.ApplySet) {
+	if u.cache.sets[a.Target].Plan != u.doing.uid {
+		if !u.stillWanted(a.Target) {
+			return
+		}
+		pause()
+	}
+	ok := u.patchSet(a.Target, fmt.Sprintf("applies partition %d (%s)", a.Partition, a.Why), a.ResourceVersion, func(s *Set) {
+		if s.Plan == "" {
+			s.Original = s.Partition
+		}
+		if s.Plan != u.doing.uid {
+			s.Plan, s.ImagesGeneration = u.doing.uid, 0
+		}
+		if !s.Armed {
+			s.ArmedGeneration = s.Generation
+		}
+		s.Armed, s.Term, s.Partition, s.Foreign = true, u.term, a.Partition, false
+	})
+	if ok {
+		u.s.tookOver(u, a.Target)
 	}
 }
 

@@ -45,7 +45,10 @@ var Remedies = map[plan.Reason]Remedy{
 		"the replicas that are left work, or their duty is not known",
 		"with handover Request: see why no upgraded replica can take over. With handover Wait: move duty, for example in the Roster (spec.assigned.working)",
 	},
-	plan.WaitingForHandover: {"the arbiter is moving duty to an upgraded replica", ""},
+	plan.WaitingForHandover: {
+		"the arbiter is moving duty to an upgraded replica",
+		"if it lasts: the worker does not acknowledge that it is idle (kubectl get roster -o yaml, status.members); mend it, or delete its pod",
+	},
 	plan.HandoverRefused: {
 		"the arbiter does not move duty; the message has its rule",
 		"if duty is named in the Roster (spec.assigned.working), name upgraded replicas there; else wait for an upgraded replica to be idle and healthy",
@@ -53,6 +56,10 @@ var Remedies = map[plan.Reason]Remedy{
 	plan.WaitingForLease: {
 		"the arbiter refuses a lease; the message has its rule and numbers",
 		"at the floor: heal the other replicas, or lower the Roster's floor. At maxLeased: wait for a release. With an overdue pin: finish or release that replica (kubectl offduty release-pin)",
+	},
+	plan.PinRefused: {
+		"the arbiter grants a lease and then refuses to pin it, again and again; the message has its rule",
+		"see why duty or readiness of that replica changes while it is leased; an arbiter that never pins must say so in its capabilities",
 	},
 	plan.WaitingForKruise: {
 		"Kruise has not yet seen, or not yet done, what was written",
@@ -143,7 +150,11 @@ func RemediesMarkdown() string {
 		if r == plan.Complete {
 			do = "nothing"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", r, Remedies[r].Means, do)
+		name := fmt.Sprintf("`%s`", r)
+		if Remedies[r].Do != "" {
+			name = fmt.Sprintf("[%s](stuck.md#%s)", name, strings.ToLower(string(r)))
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", name, Remedies[r].Means, do)
 	}
 	return b.String()
 }

@@ -86,5 +86,6 @@ func TestEveryReasonHasARemedyAndEveryRemedyAReason(t *testing.T) {
 func TestTheDocumentedReasonsAreThese(t *testing.T) {
 	golden(t, "../../docs/reasons.md", "# Every reason, and what to do about it\n\n"+
 		"A plan, a target or a replica shows one of these in its status; `kubectl offduty why` prints them\n"+
-		"with their remedies. This page is made from that same table (`go test ./upgrader/view -update`).\n\n"+RemediesMarkdown())
+		"with their remedies; [stuck.md](stuck.md) has more on each that can last. This page is made from\n"+
+		"that same table (`go test ./upgrader/view -update`).\n\n"+RemediesMarkdown())
 }
