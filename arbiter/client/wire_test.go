@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	arbiterv1 "offduty.dev/proto/offduty/arbiter/v1"
 )
@@ -60,4 +61,32 @@ func checkReplica(t *testing.T, wire *arbiterv1.Replica, r Replica) {
 	if r.Lease != nil && (r.Lease.Replica != r.Name || r.Lease.ID == "" || r.Lease.Token <= 0) {
 		t.Errorf("%q has a lease that nobody can name: %+v", r.Name, r.Lease)
 	}
+}
+
+// FuzzLeaseOf: a lease from the wire can be named in a later call, or is refused.
+func FuzzLeaseOf(f *testing.F) {
+	for _, l := range []*arbiterv1.Lease{{}, {Id: "l", Replica: "a", Token: 1, Phase: 2}, {Id: "l", Replica: "a", Token: -1, Ttl: durationpb.New(-1)}} {
+		data, err := proto.Marshal(l)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		wire := &arbiterv1.Lease{}
+		if proto.Unmarshal(data, wire) != nil {
+			return
+		}
+		l, err := leaseOf(wire)
+		if err == nil && (l.ID == "" || l.Replica == "" || l.Token <= 0 || l.TTL < 0) {
+			t.Errorf("%v is read as %+v", wire, l)
+		}
+		no := &arbiterv1.Refusal{}
+		if proto.Unmarshal(data, no) != nil {
+			return
+		}
+		if r := refusalOf(no); r.RetryAfter < 0 || r.Reason.String() == "" {
+			t.Errorf("%v is read as %+v", no, r)
+		}
+	})
 }

@@ -64,6 +64,9 @@ type Retired struct {
 // longer than it takes to retire that many in its group could adopt for one that is gone.
 const MaxRetired = 32
 
+// MaxToken is above any token that a table can come to by counting.
+const MaxToken = 1 << 53
+
 // Table is what is recorded. Time is not part of it: see Ages.
 //
 // Invariants (FuzzTable): at most one lease per replica; LastToken is at least every
@@ -157,6 +160,9 @@ func (t *Table) Adopt(r AdoptRequest, recovering bool) (token int64, leases []Le
 func (t *Table) enter(r AdoptRequest) bool {
 	entered := false
 	for _, l := range r.Known {
+		if l.Token > MaxToken {
+			continue // nobody gave it: it stood in an annotation that anybody may have written
+		}
 		t.LastToken = max(t.LastToken, l.Token)
 		if _, taken := t.Leases[l.Replica]; taken || l.ID == "" || t.byID(l.ID) != nil {
 			continue

@@ -106,3 +106,18 @@ func TestItWarnsOfAnotherArbiterThanThePlans(t *testing.T) {
 		}
 	}
 }
+
+// FuzzReadPlan: a manifest is refused, or read as a plan with a name and with its defaults.
+func FuzzReadPlan(f *testing.F) {
+	f.Add([]byte("apiVersion: offduty.dev/v1alpha1\nkind: UpgradePlan\nmetadata: {name: a}\nspec: {targets: [{name: web, images: {main: a:1}}]}\n"))
+	f.Add([]byte("kind: Roster"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		streams, in, _, _ := genericiooptions.NewTestIOStreams()
+		in.Write(data)
+		o := &previewOptions{options: &options{streams: streams}, file: "-"}
+		up, err := o.read()
+		if err == nil && (up.Name == "" || up.Spec.Strategy.MaxUnavailable == nil || up.Spec.WorkingLabel == "") {
+			t.Errorf("read as %+v", up)
+		}
+	})
+}

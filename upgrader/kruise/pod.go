@@ -41,17 +41,21 @@ func Note(pod *corev1.Pod) plan.Note {
 		return plan.Note{ID: v, Token: -1}
 	}
 	token, err := strconv.ParseInt(v[i+1:], 10, 64)
-	if err != nil || token < 0 {
+	if err != nil || token < 0 || token > MaxToken {
 		return plan.Note{ID: v, Token: -1}
 	}
 	return plan.Note{ID: v[:i], Token: token}
 }
 
+// MaxToken is above any token that an arbiter can come to by counting. A higher one in an
+// annotation is nobody's: were it believed, no lease could ever be above it.
+const MaxToken = 1 << 53
+
 // Fenced reads the annotation offduty.dev/fenced: the token up to which every lease on the
 // pod is void; 0 if there is none that can be read.
 func Fenced(pod *corev1.Pod) int64 {
 	token, err := strconv.ParseInt(pod.Annotations[v1alpha1.FencedAnnotation], 10, 64)
-	if err != nil || token < 0 {
+	if err != nil || token < 0 || token > MaxToken {
 		return 0
 	}
 	return token

@@ -1,6 +1,7 @@
 package kruise
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -209,5 +210,41 @@ func TestFit(t *testing.T) {
 				t.Errorf("fit %t since %s", got, since)
 			}
 		})
+	}
+}
+
+// FuzzPod: whatever stands in the labels, annotations and status of a pod, its readers agree
+// with each other and end.
+func FuzzPod(f *testing.F) {
+	for _, p := range []*corev1.Pod{{}, running("web:2", "old"), waiting("CrashLoopBackOff"), with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated)} {
+		data, err := json.Marshal(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, "offduty.dev/in-service")
+	}
+	f.Fuzz(func(t *testing.T, data []byte, gate string) {
+		p := &corev1.Pod{}
+		if json.Unmarshal(data, p) != nil {
+			return
+		}
+		readPod(t, p, gate)
+	})
+}
+
+func readPod(t *testing.T, p *corev1.Pod, gate string) {
+	t.Helper()
+	n, done, trouble := Note(p), UpdateDone(p), Trouble(p)
+	if fenced := Fenced(p); fenced < 0 || fenced > MaxToken || n.Token > MaxToken {
+		t.Errorf("tokens %d and %d can never be outgrown", fenced, n.Token)
+	}
+	if fit, since := Fit(p, gate); fit && p.Status.Phase != corev1.PodRunning || !fit && !since.IsZero() {
+		t.Errorf("fit %t since %s in phase %s", fit, since, p.Status.Phase)
+	}
+	if trouble != nil && (trouble.Reason == "" || trouble.Message == "") {
+		t.Errorf("trouble without a reason: %+v", trouble)
+	}
+	if _, err := inPlaceState(p); err != nil && done {
+		t.Errorf("an update is done whose record cannot be read: %v", err)
 	}
 }

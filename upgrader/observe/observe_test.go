@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 	"time"
@@ -68,4 +69,23 @@ func TestASetThatIsTakenOutIsGivenBackAsLongAsItMayBeThePlans(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzPolicy: a plan that came past the schema, or from an older one, is a policy with sense.
+func FuzzPolicy(f *testing.F) {
+	f.Add([]byte(`{"spec":{"strategy":{"maxUnavailable":"150%","drain":{"timeoutSeconds":-1}}}}`))
+	f.Add([]byte(`{"spec":{"strategy":{"maxUnavailable":-2}},"status":{"targets":[{"name":"a"},{"name":"a"}]}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		up := &v1alpha1.UpgradePlan{}
+		if json.Unmarshal(data, up) != nil {
+			return
+		}
+		w := plan.World{Policy: policy(up), Targets: []plan.Target{{Name: "web", Pods: make([]plan.Replica, 3)}}}
+		if d := plan.Next(&w, time.Unix(0, 0)); d.Reason == "" {
+			t.Errorf("a decision without a reason: %+v", d)
+		}
+		if n := TargetNames(up); len(n) > len(up.Spec.Targets)+len(up.Status.Targets) {
+			t.Errorf("the targets are %v", n)
+		}
+	})
 }
