@@ -19,6 +19,8 @@ type Case struct {
 	Without         Safeguard
 	// Real: the upgraders are the real ones, and not what mirrors them.
 	Real bool
+	// Compare, with Real: what mirrors them must see the same world at each decision.
+	Compare bool
 }
 
 // Run runs the case, and stops where a promise breaks.
@@ -44,7 +46,7 @@ func (c Case) Replay(t *Tape, on, verbose bool) *Sim {
 // configure draws what the seed decides.
 func (c Case) configure(s *Sim) {
 	s.draw(c.Without)
-	s.cfg.Real = c.Real
+	s.cfg.Real, s.cfg.Compare = c.Real, c.Compare
 }
 
 func (c Case) run(d *dice, verbose bool, trouble int, on bool) *Sim {

@@ -291,7 +291,7 @@ func (k *kruise) inPlace(pause func(), p Pod, set Set, update string) {
 	pause()
 	k.s.disturbed(set, p, "Kruise updates it")
 	k.s.change(p.Name, "kruise", "updates it to "+update, func(q *Pod) {
-		q.Revision, q.Record, q.Recorded = update, true, k.s.now
+		q.Revision, q.Record, q.Recorded = update, true, k.s.now.Truncate(time.Second)
 		if p.State != plan.StateAbsent {
 			q.State = plan.StateUpdating
 		}

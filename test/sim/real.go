@@ -69,6 +69,9 @@ func (r *stack) reconcile(pause func()) {
 // decided is told of each decision before it is carried out.
 func (r *stack) decided(scene *observe.Scene, d *plan.Decision) {
 	r.u.last = *d
+	if r.u.s.cfg.Compare {
+		r.compare(scene)
+	}
 	r.u.s.decided(r.u, &scene.World, d)
 }
 

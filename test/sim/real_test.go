@@ -68,3 +68,17 @@ func TestServerSideApplyRemovesWhatIsLeftOut(t *testing.T) {
 		})
 	}
 }
+
+// TestTheMirrorIsFaithful compares, at each decision, what the real upgrader sees with what
+// the mirror sees that most seeds run with.
+func TestTheMirrorIsFaithful(t *testing.T) {
+	const n = 8
+	steps := 0
+	for seed := uint64(101); seed <= 100+n; seed++ {
+		s := Case{Seed: seed, Troubled: Troubled, Bound: Bound, Real: true, Compare: true}.Run()
+		if steps += s.Steps(); s.Err() != nil {
+			t.Fatalf("seed %d: %v", seed, s.Err())
+		}
+	}
+	t.Logf("%d seeds, %d steps", n, steps)
+}

@@ -17,8 +17,9 @@ type Config struct {
 	// Follow: the plan names no image for the set, whose template users write themselves.
 	Follow map[string]bool
 	Gated  bool
-	// Real: the upgraders are the real ones, and not what mirrors them.
-	Real bool
+	// Real: the upgraders are the real ones, and not what mirrors them. Compare: the mirror
+	// must see what they see.
+	Real, Compare bool
 	// BornHeld: the user's template has the hold, so that a pod is never without it.
 	// Otherwise a pod that was lost is without hold until we have put it on.
 	BornHeld bool
@@ -261,13 +262,13 @@ func (s *Sim) kubelet(p Pod) {
 		s.change(p.Name, "kubelet", "cannot keep up "+p.Image, func(q *Pod) { q.Ran = q.Image })
 	case p.Running == "":
 		s.change(p.Name, "kubelet", "starts "+p.Image, func(q *Pod) {
-			q.Running, q.Started = q.Image, s.now
+			q.Running, q.Started = q.Image, s.now.Truncate(time.Second)
 			if q.Ran == "" || !strings.HasPrefix(q.Image, "samedigest") {
 				q.Ran = q.Image
 			}
 		})
 	case !p.ContainersReady:
-		s.change(p.Name, "kubelet", "its container is ready", func(q *Pod) { q.ContainersReady, q.FitSince = true, s.now })
+		s.change(p.Name, "kubelet", "its container is ready", func(q *Pod) { q.ContainersReady, q.FitSince = true, s.now.Truncate(time.Second) })
 	default:
 		ready := p.fit() && (!p.Gated || p.Gate == "True")
 		if ready != p.Ready {

@@ -157,7 +157,9 @@ func (s *Sim) delete() bool {
 		return false
 	default:
 		s.tell("user", "deletes the plan")
-		s.edit(func(p *planObject) { p.deleting, p.policy.Deleting, p.policy.DeletingSince = true, true, s.now })
+		s.edit(func(p *planObject) {
+			p.deleting, p.policy.Deleting, p.policy.DeletingSince = true, true, s.now.Truncate(time.Second)
+		})
 		if !s.plan.finalizer {
 			s.plan = planObject{rv: s.plan.rv}
 		}

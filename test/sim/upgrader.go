@@ -127,7 +127,7 @@ func (u *upgrader) reconcile(pause func()) {
 
 // view is session.View.
 func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
-	state := u.s.arb.shown[u.watch]
+	state := u.told()
 	u.viewed = state.revision
 	a := plan.Arbiter{Adopted: u.adopted}
 	live := !u.s.now.Before(u.s.cut)
@@ -194,16 +194,20 @@ func (u *upgrader) lease(h *held) plan.Lease {
 	}
 }
 
-// world is observe.World.
+// world is observe.World of what the conversation knows.
 func (u *upgrader) world() (w *plan.World, stale bool) {
-	state, arb, leases := u.view()
+	return u.observe(u.view())
+}
+
+// observe is observe.World.
+func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]plan.Lease) (w *plan.World, stale bool) {
 	p := &u.doing
 	w = &plan.World{Policy: p.policy, Arbiter: arb, Term: u.term}
 	w.Policy.Paused, w.Policy.Deleting = p.paused, p.deleting
 	known := map[string]bool{}
 	read := map[string]bool{}
 	add := func(t target, leaving bool) {
-		next, late := u.target(t, len(w.Targets), state, leases)
+		next, late := u.target(t, len(w.Targets), state, arb.Blocked != nil, leases)
 		next.Leaving = leaving
 		stale = stale || late
 		read[t.name] = true
@@ -236,12 +240,12 @@ func (u *upgrader) world() (w *plan.World, stale bool) {
 }
 
 // target is the part of observe.World that reads one set.
-func (u *upgrader) target(of target, i int, state snapshot, leases map[string]plan.Lease) (t plan.Target, stale bool) {
+func (u *upgrader) target(of target, i int, state snapshot, blocked bool, leases map[string]plan.Lease) (t plan.Target, stale bool) {
 	set, p := u.cache.sets[of.name], &u.doing
 	t = plan.Target{
 		Name: of.name, ResourceVersion: strconv.Itoa(set.RV), Observed: set.Observed == set.Generation, Replicas: set.Replicas,
 		CurrentRevision: set.CurrentRevision, UpdateRevision: set.UpdateRevision, Partition: set.Partition,
-		TemplatePending: of.image != "" && set.Image != of.image, Changes: changes(&set, of.image),
+		TemplatePending: of.image != "" && set.Image != of.image, Changes: changes(&set),
 	}
 	_, t.Listed = p.shown[of.name]
 	t.TemplateSeen = t.Observed || set.revision() == set.UpdateRevision
@@ -258,6 +262,10 @@ func (u *upgrader) target(of target, i int, state snapshot, leases map[string]pl
 		if l, ok := leases[name]; ok {
 			r.Lease = &l
 		}
+		l, listed := state.replicas[name]
+		if r.Unlisted = !listed && !blocked; r.Lease == nil && l.Lease.Holder != p.uid {
+			r.LeasedBy = l.Lease.Holder
+		}
 		if exists {
 			stale = stale || u.behind(pod.UID, pod.RV)
 			u.fill(&r, &pod)
@@ -272,14 +280,11 @@ func (u *upgrader) target(of target, i int, state snapshot, leases map[string]pl
 }
 
 // changes is kruise.Changes.
-func changes(set *Set, wanted string) []string {
-	var out []string
-	for _, image := range []string{wanted, set.Image} {
-		if image != "" && image != imageOf(set.CurrentRevision) && !slices.Contains(out, image) {
-			out = append(out, image)
-		}
+func changes(set *Set) []string {
+	if set.Image == imageOf(set.CurrentRevision) {
+		return nil
 	}
-	return out
+	return []string{set.Image}
 }
 
 // behindOf counts for each replica the later revisions in its set (observe, behind).
@@ -310,7 +315,7 @@ func (u *upgrader) duty(state snapshot, name, uid string) plan.Duty {
 func dutyOf(state snapshot, name, uid string) plan.Duty {
 	m := state.replicas[name]
 	switch {
-	case uid != "" && m.Instance != "" && m.Instance != uid:
+	case uid != "" && m.Rules.Instance != "" && m.Rules.Instance != uid:
 		return plan.Unknown // it speaks of another pod
 	case m.Duty == roster.Working:
 		return plan.Working
@@ -335,11 +340,14 @@ func (u *upgrader) fill(r *plan.Replica, p *Pod) {
 	r.Revision, r.State, r.Hold, r.Grant = p.Revision, p.State, p.Hold, p.Grant
 	r.Working, r.WorkingDefault, r.Note, r.Verified, r.Fenced = p.Working, "false", p.Note, p.Verified, p.Fenced
 	r.Gated, r.GateOpen, r.GateClosed, r.GateSince = p.Gated, p.Gate == "True", p.Gate == "False", p.GateSince
-	r.Ready, r.Fit, r.FitSince, r.UpdateDone = p.Ready, p.fit(), p.FitSince, p.updateDone()
+	r.Ready, r.Fit, r.UpdateDone = p.Ready, p.fit(), p.updateDone() || p.concluded()
+	if r.Fit {
+		r.FitSince = p.FitSince
+	}
 	switch {
 	case !r.Fit && p.Running == "" && broken(p.Image):
 		r.Trouble = &plan.Blocker{Reason: "ImagePullBackOff", Message: "image " + p.Image}
-	case p.same():
+	case p.same() && !p.concluded() && p.Started.After(p.Recorded):
 		r.Trouble = &plan.Blocker{Reason: plan.SameDigest, Message: "it runs what it ran before"}
 	}
 }
@@ -734,7 +742,7 @@ func change1(q *Pod, a plan.PatchPod, now time.Time) {
 	}
 	if a.Gate != nil {
 		if gate := map[bool]string{true: "True", false: "False"}[*a.Gate]; q.Gate != gate {
-			q.Gate, q.GateSince = gate, now
+			q.Gate, q.GateSince = gate, now.Truncate(time.Second)
 		}
 	}
 }
