@@ -12,4 +12,10 @@
 // completed, or be gone without a trace. Rules of the models cite what they stand for: "K" is a file of
 // pkg/controller/statefulset in github.com/openkruise/kruise v1.8.3, "I" its
 // pkg/util/inplaceupdate/inplace_update.go, "L" its pkg/util/lifecycle/lifecycle_utils.go.
+//
+// The upgrader in a process is one of two. The real one (Case.Real) is controller.Reconciler
+// with all that it calls; its reads come from the process's cache, its patches are applied to
+// the model's objects byte by byte, and a field that the models do not know fails the run.
+// The mirror (upgrader.go) does the same by hand, about ten times as fast, so that most seeds
+// run with it. TestTheMirrorIsFaithful compares what both see of the same caches.
 package sim

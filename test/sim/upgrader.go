@@ -340,7 +340,7 @@ func (u *upgrader) fill(r *plan.Replica, p *Pod) {
 	r.Revision, r.State, r.Hold, r.Grant = p.Revision, p.State, p.Hold, p.Grant
 	r.Working, r.WorkingDefault, r.Note, r.Verified, r.Fenced = p.Working, "false", p.Note, p.Verified, p.Fenced
 	r.Gated, r.GateOpen, r.GateClosed, r.GateSince = p.Gated, p.Gate == "True", p.Gate == "False", p.GateSince
-	r.Ready, r.Fit, r.UpdateDone = p.Ready, p.fit(), p.updateDone() || p.concluded()
+	r.Ready, r.Fit, r.UpdateDone = p.Ready, p.fit(), p.updateDone()
 	if r.Fit {
 		r.FitSince = p.FitSince
 	}

@@ -36,6 +36,7 @@ func main() {
 	flag.TextVar(&c.Without, "without", sim.Nothing, "a safeguard that is taken out: "+strings.Join(sim.Safeguards(), ", "))
 	scenario := flag.String("scenario", "", "play this document instead of seeds, and tell how it went")
 	flag.BoolVar(&c.Real, "real", false, "run the real upgraders, and not what mirrors them: slower")
+	flag.BoolVar(&c.Compare, "compare", false, "with -real: what mirrors the upgraders must see what they see")
 	line := flag.Bool("json", false, "print one line of JSON and no story")
 	flag.Parse()
 	if *scenario != "" {
