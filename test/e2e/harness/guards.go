@@ -57,26 +57,25 @@ func (e Evidence) kept() []Violation {
 	pins := map[string]v1alpha1.LeaseRecord{}
 	for i := range e.Rosters {
 		r := &e.Rosters[i]
-		now := map[string]v1alpha1.LeaseRecord{}
+		last := pins
+		pins = map[string]v1alpha1.LeaseRecord{}
 		for _, l := range r.Status.Leases {
-			now[l.ID] = l
-		}
-		for id, l := range pins {
-			if _, ok := now[id]; ok {
-				continue
-			}
-			delete(pins, id)
-			p := e.at(r.Version)[l.Replica]
-			back := p.Hold && p.Gate != "False" && p.Runs()
-			if p.UID == l.Instance && !p.Gone && !p.Terminating && !back && !e.missing(r.Version) {
-				out = append(out, e.violation(1, l.Replica, r.At, "the pin of %s ended while it was still out of service: %s", l.Replica, Describe(p)))
-			}
-		}
-		for id, l := range now {
+			delete(last, l.ID)
 			if l.Phase == "Pinned" {
-				pins[id] = l
+				pins[l.ID] = l
+			}
+		}
+		for _, l := range last {
+			if p := e.at(r.Version)[l.Replica]; stillOut(p, l) && !e.missing(r.Version) {
+				out = append(out, e.violation(1, l.Replica, r.At, "the pin of %s ended while it was still out of service: %s", l.Replica, Describe(p)))
 			}
 		}
 	}
 	return out
+}
+
+// stillOut says whether p is the pod that was pinned, is there, and is not in service again.
+func stillOut(p Pod, pin v1alpha1.LeaseRecord) bool {
+	back := p.Hold && p.Gate != "False" && p.Runs()
+	return p.UID == pin.Instance && !p.Gone && !p.Terminating && !back
 }

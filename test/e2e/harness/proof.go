@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"offduty.dev/api/v1alpha1"
 )
 
 // Violation is a promise of the design that was broken.
@@ -28,7 +30,9 @@ const slack = time.Second
 //
 //  1. The upgrader takes no hold off and closes no gate while the application says
 //     Working for that pod's UID, and no container of such a pod is changed or restarted.
-//     From there until the hold is back, the gate open, that name does not begin to work.
+//     From there until the hold is back, the gate open, that name does not begin to work;
+//     unless its lease ran out while everything could still be undone: then the arbiter may
+//     give it duty although nobody has opened its gate yet.
 //  2. When the upgrader takes a replica out of service, the others that are ready and not
 //     being upgraded are at least the floor. One that went out of service by itself
 //     counts for a second, as the arbiter may not have heard of it.
@@ -170,21 +174,35 @@ func (e Evidence) imageWritten(p Pod) time.Time {
 // banned is promise 1 for the time while a replica is out of service.
 func (e Evidence) banned() []Violation {
 	var out []Violation
-	since := map[string]time.Time{}
+	since := map[string]outage{}
 	for _, w := range e.Writes {
-		from := since[w.Name]
+		o, is := since[w.Name]
 		switch {
-		case e.takesOut(w) && from.IsZero():
-			since[w.Name] = w.At
-		case !from.IsZero() && putsBack(w):
-			out = append(out, e.idle(w.Name, from, w.At)...)
+		case e.takesOut(w):
+			if !is {
+				o = outage{pod: w.Name, from: w.At, version: e.result(w)}
+			}
+			o.released = o.released || w.Hold != nil
+			since[w.Name] = o
+		case is && putsBack(w):
+			out = append(out, e.idle(o, w.At)...)
 			delete(since, w.Name)
 		}
 	}
-	for pod, from := range since {
-		out = append(out, e.idle(pod, from, time.Now())...)
+	for _, o := range since {
+		out = append(out, e.idle(o, time.Now())...)
 	}
 	return out
+}
+
+// outage is a time for which the upgrader took a pod out of service.
+type outage struct {
+	pod  string
+	from time.Time
+	// version is that of the write with which it began.
+	version int64
+	// released: its hold was taken off.
+	released bool
 }
 
 // putsBack says whether a write puts a pod back into service.
@@ -192,15 +210,32 @@ func putsBack(w Write) bool {
 	return w.Ours() && w.Kind == "pods" && (w.Hold != nil && *w.Hold || w.Gate != nil && *w.Gate)
 }
 
-// idle wants no instance of a pod to begin to work between two moments.
-func (e Evidence) idle(pod string, from, until time.Time) []Violation {
+// idle wants no instance of a pod to begin to work before a moment.
+func (e Evidence) idle(o outage, until time.Time) []Violation {
 	var out []Violation
 	for _, s := range e.Shifts {
-		if s.Pod == pod && s.From.After(from) && s.From.Before(until) {
-			out = append(out, e.violation(1, pod, s.From, "%s began to work at %s, while it was out of service for its upgrade since %s", pod, clock(s.From), clock(from)))
+		if s.Pod != o.pod || !s.From.After(o.from) || !s.From.Before(until) || !o.released && e.ranOut(o) {
+			continue
 		}
+		out = append(out, e.violation(1, o.pod, s.From, "%s began to work at %s, while it was out of service for its upgrade since %s", o.pod, clock(s.From), clock(o.from)))
 	}
 	return out
+}
+
+// ranOut says whether the arbiter gave the pod duty by a record in which its lease has ended.
+func (e Evidence) ranOut(o outage) bool {
+	for i := range e.Rosters {
+		r := &e.Rosters[i]
+		if r.Version <= o.version {
+			continue
+		}
+		leased := slices.ContainsFunc(r.Status.Leases, func(l v1alpha1.LeaseRecord) bool { return l.Replica == o.pod })
+		given := slices.ContainsFunc(r.Status.Members, func(m v1alpha1.MemberRecord) bool { return m.Name == o.pod && m.Assigned })
+		if given {
+			return !leased
+		}
+	}
+	return false
 }
 
 // at returns the latest version of each pod below v, by name; also of those that are gone.

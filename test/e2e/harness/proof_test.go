@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"offduty.dev/api/v1alpha1"
 )
 
 // begun is when the histories of these tests begin; version v was seen v milliseconds later.
@@ -89,6 +91,27 @@ func (e *Evidence) next(name string, version int64, change func(*Pod)) {
 	slices.SortStableFunc(e.Pods, func(a, b Pod) int { return int(a.Version - b.Version) })
 }
 
+// drained makes it a history in which sample-1 is not released: its gate is closed, its lease
+// ends with a version, duty is given with version 1030, and the gate is opened again later.
+func drained(e *Evidence, ended int64) {
+	lease := []v1alpha1.LeaseRecord{{Replica: "sample-1", ID: "1", Phase: "Leased"}}
+	duty := []v1alpha1.MemberRecord{{Name: "sample-1", Assigned: true}}
+	leased := e.Rosters[0]
+	leased.Stamp, leased.Status.Leases = stamp(15), lease
+	given := leased
+	given.Stamp, given.Status.Members = stamp(1030), duty
+	if ended < given.Version {
+		given.Status.Leases = nil
+	}
+	e.Rosters = append(e.Rosters, leased, given)
+	e.Writes = []Write{ours("pods", "sample-1", 11, Write{Gate: new(false)}), ours("pods", "sample-1", 1040, Write{Gate: new(true)})}
+	e.Pods = slices.DeleteFunc(e.Pods, func(p Pod) bool { return p.Name == "sample-1" && p.Version > 11 })
+	e.next("sample-1", 16, func(p *Pod) { p.Gate = "False" })
+	e.next("sample-1", 1041, func(p *Pod) { p.Gate = "True" })
+	e.Shifts = append(e.Shifts, Shift{Pod: "sample-1", UID: "uid-1", From: at(1031)})
+	e.Sets = e.Sets[:1]
+}
+
 func TestProve(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -142,6 +165,15 @@ func TestProve(t *testing.T) {
 		{
 			name:   "duty that begins after readmission does not",
 			change: func(e *Evidence) { e.Shifts = append(e.Shifts, Shift{Pod: "sample-1", UID: "uid-1", From: at(1096)}) },
+		},
+		{
+			name:   "duty that begins while the gate is closed under a lease breaks the first",
+			change: func(e *Evidence) { drained(e, 1031) },
+			want:   []int{1},
+		},
+		{
+			name:   "duty that is given by a record without the lease does not: it ran out before the point of no return",
+			change: func(e *Evidence) { drained(e, 1029) },
 		},
 		{
 			name:   "a release without a precondition breaks the first",
