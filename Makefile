@@ -12,6 +12,8 @@ SHELL := bash
 TOOL := hack/tool
 # How long `make fuzz` spends on each fuzz target.
 FUZZTIME ?= 20s
+# How long `make soak` lasts.
+SOAK ?= 30m
 # What `make bench` runs: a regular expression over benchmark names.
 BENCH ?= .
 # How many seeds `make sim` runs, and the first one; 0: from the clock.
@@ -26,7 +28,7 @@ help: ## show this
 		/^##@ / {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: FUZZTIME=$(FUZZTIME) BENCH=$(BENCH) SEEDS=$(SEEDS) FIRST=$(FIRST) KEEP=1 (demo: leave the cluster running)"
+	@echo "Variables: FUZZTIME=$(FUZZTIME) SOAK=$(SOAK) BENCH=$(BENCH) SEEDS=$(SEEDS) FIRST=$(FIRST) KEEP=1 (demo: leave the cluster running)"
 	@echo "           VERSION, PLATFORMS, OUT (images and chart: see hack/images)"
 
 .PHONY: build
@@ -66,6 +68,11 @@ test-unit: ## go vet and the tests that start no cluster
 .PHONY: test-node
 test-node: ## all of it as pods on a real node (kubelet, containerd, Kruise): needs Linux, root and apt
 	hack/test node
+
+.PHONY: soak
+soak: ## let everything go wrong at once for SOAK, with a new seed, and sum up
+	go run ./test/cluster build
+	CGO_ENABLED=0 go test -trimpath -count=1 -v -timeout 0 -run '^TestChaos$$' ./test/chaos -soak $(SOAK)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME
