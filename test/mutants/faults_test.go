@@ -14,6 +14,8 @@ const (
 	rules     = "arbiter/policy/policy.go"
 	rosterGo  = "arbiter/roster/step.go"
 	trust     = "arbiter/roster/trust.go"
+	applyGo   = "upgrader/apply/apply.go"
+	setGo     = "upgrader/kruise/set.go"
 )
 
 // first is a seed at which it was seen.
@@ -28,6 +30,13 @@ func one(name, file, old, new string, promises ...string) fault {
 
 func (f fault) and(file, old, new string) fault {
 	f.edits = append(slices.Clone(f.edits), edit{file, old, new})
+	return f
+}
+
+// inReal is a fault in what the upgrader does around the planner.
+func inReal(name, file, old, new string, promises ...string) fault {
+	f := one(name, file, old, new, promises...)
+	f.isReal = true
 	return f
 }
 
@@ -265,4 +274,28 @@ var faults = []fault{
 	one("an old acknowledgement counts", rosterGo, `case talks && a.Acked == mem.Generation && a.AckedDuty`, `case talks && a.AckedDuty`, "1"),
 	one("who lost duty is idle at once", rosterGo, `mem.Assigned, mem.Duty = false, Working`, `mem.Assigned, mem.Duty = false, Idle`, "1"),
 	one("who may have heard an earlier answer is idle", rosterGo, `if a.Telling || a.ToldUntil.After(s.in.Now) {`, `if a.Telling {`, "1"),
+
+	// What is written.
+	inReal("the hold is released before the pin", applyGo, `	if !a.Lease.Pinned {
+		if err := r.pin(ctx, a.Pod, a.Lease); err != nil {
+			return err
+		}
+	}`, `	if !a.Lease.Pinned {
+		defer func() { _ = r.pin(ctx, a.Pod, a.Lease) }()
+	}`, "1"),
+	inReal("pods are patched without uid and resourceVersion", applyGo,
+		`meta := map[string]any{"uid": a.UID, "resourceVersion": a.ResourceVersion}`, `meta := map[string]any{}`, "1", "3", "5", "7"),
+	inReal("a set is taken over without the hook", setGo,
+		`"lifecycle": map[string]any{"inPlaceUpdate": map[string]any{"labelsHandler": map[string]any{v1alpha1.HoldLabel: "true"}}},`, ``, "1", "6").
+		and(setGo, `return l.InPlaceUpdate.LabelsHandler[v1alpha1.HoldLabel] == "true" &&`, `_ = l; return true &&`).
+		and(setGo, `ru == nil || ru.Partition == nil || l == nil || l.InPlaceUpdate == nil {`, `ru == nil || ru.Partition == nil {`),
+	inReal("podUpdatePolicy is InPlaceIfPossible", setGo,
+		`string(kruisev1beta1.InPlaceOnlyPodUpdateStrategyType),`, `string(kruisev1beta1.InPlaceIfPossiblePodUpdateStrategyType),`, "1").
+		and(setGo, `ru.PodUpdatePolicy == kruisev1beta1.InPlaceOnlyPodUpdateStrategyType &&`, `ru.PodUpdatePolicy == kruisev1beta1.InPlaceIfPossiblePodUpdateStrategyType &&`),
+	inReal("maxUnavailable is 1", setGo, `"maxUnavailable":        "100%",`, `"maxUnavailable": int64(1),`, "1", "6").
+		and(setGo, `ru.MaxUnavailable.String() == "100%" &&`, `ru.MaxUnavailable.String() == "1" &&`),
+	inReal("the partition is given up by omission", setGo, `"partition":             int64(partition),`, ``, "1", "4", "6", "7"),
+	inReal("the partition is taken back with the rest when a set is given back", setGo,
+		`"podUpdatePolicy":       orNil(o.PodUpdatePolicy == "", o.PodUpdatePolicy),`,
+		`"partition": nil, "podUpdatePolicy": orNil(o.PodUpdatePolicy == "", o.PodUpdatePolicy),`, "4", "6", "7"),
 }

@@ -132,7 +132,11 @@ func play(t *testing.T, program string, no int) (o outcome, err error) {
 	if no > 0 && faults[no-1].seed != 0 {
 		args = append(args, "-first", strconv.FormatUint(faults[no-1].seed, 10))
 	}
-	args = append(args, "testdata", "../sim/testdata/scenarios")
+	if no > 0 && faults[no-1].isReal {
+		args = append(args, "-real")
+	} else {
+		args = append(args, "testdata", "../sim/testdata/scenarios")
+	}
 	out, err := exec.CommandContext(t.Context(), program, args...).Output()
 	if err != nil {
 		var failed *exec.ExitError

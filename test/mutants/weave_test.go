@@ -16,8 +16,11 @@ type fault struct {
 	// promises that may break by it, as numbers; "": a check of test/sim that is none of them.
 	promises []string
 	// seed is one at which that was seen. It is played first, to be quick: any other will do.
-	seed  uint64
-	edits []edit
+	seed uint64
+	// isReal: it is in what the upgrader does around the planner, which seeds run on demand
+	// and scenarios do not.
+	isReal bool
+	edits  []edit
 }
 
 // edit puts new in the place of old, which is the text of a part of one function.

@@ -35,6 +35,9 @@ func (s *Sim) judge(u *upgrader, w *plan.World, d *plan.Decision) {
 	}
 	for i := range w.Targets {
 		t := &w.Targets[i]
+		if set := u.cache.sets[t.Name]; s.cfg.Real && t.Armed && t.Settings && (set.Policy != "InPlaceOnly" || set.MaxUnavailable != "100%") {
+			s.fail("1: %s takes %s for protected, which Kruise may update by removing pods, or not at all: %s, maxUnavailable %s", u.name, t.Name, set.Policy, set.MaxUnavailable)
+		}
 		if t.Armed && t.Partition < protected(t) && !raises(d, t.Name) && !d.Succeeded() {
 			s.fail("4: %s leaves the partition of %s at %d, %d replicas are to be protected", u.name, t.Name, t.Partition, protected(t))
 		}

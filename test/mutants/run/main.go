@@ -34,6 +34,7 @@ func main() {
 	flag.IntVar(&fault.On, "fault", 0, "number of the fault that is switched on; 0: none")
 	first := flag.Uint64("first", 0, "a seed that is played before seeds 1, 2, ...; 0: none")
 	seeds := flag.Uint64("seeds", 300, "play at most so many seeds")
+	isReal := flag.Bool("real", false, "run the real upgraders, and not what mirrors them")
 	flag.Parse()
 	var out outcome
 	for _, folder := range flag.Args() {
@@ -42,10 +43,10 @@ func main() {
 		}
 	}
 	if *first != 0 {
-		out.seed(*first)
+		out.seed(*first, *isReal)
 	}
 	for seed := range *seeds {
-		out.seed(seed + 1)
+		out.seed(seed+1, *isReal)
 	}
 	out.Reached = fault.Reached
 	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
@@ -81,11 +82,11 @@ func (o *outcome) stories(folder string) error {
 }
 
 // seed plays a seed unless something broke before.
-func (o *outcome) seed(seed uint64) {
+func (o *outcome) seed(seed uint64, isReal bool) {
 	if o.Broken != "" {
 		return
 	}
-	s := sim.Case{Seed: seed, Troubled: sim.Troubled, Bound: sim.Bound}.Run()
+	s := sim.Case{Seed: seed, Troubled: sim.Troubled, Bound: sim.Bound, Real: isReal}.Run()
 	o.Seeds++
 	o.Steps += s.Steps()
 	if err := s.Err(); err != nil {
