@@ -73,7 +73,7 @@ func (o *outcome) stories(folder string) error {
 		if err != nil {
 			return err
 		}
-		if end := story.Run(sim.Nothing); end.Promise != "" {
+		if end := story.Run(sim.Nothing, false); end.Promise != "" {
 			o.Scenario = strings.TrimSuffix(filepath.Base(file), ".md")
 			o.Broken, o.Promise = end.Err.Error(), end.Promise
 		}
