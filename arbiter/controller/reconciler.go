@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -146,19 +147,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
-	pods, err := r.members(ctx, &ro)
+	group := r.ensure(&ro)
+	lost, err := r.noticeLoss(ctx, &ro, group)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	group := r.ensure(&ro)
+	settings, reader := settingsOf(&ro), client.Reader(r.Client)
+	if v := group.View(); lost || v == nil || v.Record.Frozen {
+		settings.Live, reader = true, r.Live
+	}
+	pods, err := members(ctx, reader, &ro)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
 	seen := make(map[string]roster.Pod, len(pods))
 	for name, p := range pods {
 		seen[name] = toPod(p)
 	}
-	if err := r.noticeLoss(ctx, &ro, group); err != nil {
-		return ctrl.Result{}, err
-	}
-	if err := group.Configure(ctx, settingsOf(&ro), seen); err != nil {
+	if err := group.Configure(ctx, settings, seen); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return ctrl.Result{}, nil // deleted meanwhile; its event will come
 		}
@@ -173,32 +179,32 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 
 // noticeLoss makes the group read its record again when the Roster shows another one. The
 // cache may only be late, so the API server has the last word.
-func (r *Reconciler) noticeLoss(ctx context.Context, ro *v1alpha1.Roster, g *duty.Group) error {
+func (r *Reconciler) noticeLoss(ctx context.Context, ro *v1alpha1.Roster, g *duty.Group) (bool, error) {
 	v := g.View()
 	if v == nil || v.Epoch == ro.Status.Epoch {
-		return nil
+		return false, nil
 	}
 	var live v1alpha1.Roster
 	if err := r.Live.Get(ctx, client.ObjectKeyFromObject(ro), &live); err != nil {
-		return client.IgnoreNotFound(err)
+		return false, client.IgnoreNotFound(err)
 	}
 	if v := g.View(); v.Epoch == live.Status.Epoch {
-		return nil
+		return false, nil
 	}
 	if err := g.Reload(ctx); err != nil {
-		return fmt.Errorf("reload the record of %s/%s: %w", ro.Namespace, ro.Name, err)
+		return false, fmt.Errorf("reload the record of %s/%s: %w", ro.Namespace, ro.Name, err)
 	}
-	return nil
+	return true, nil
 }
 
 // members lists the pods that the Roster selects, by name.
-func (r *Reconciler) members(ctx context.Context, ro *v1alpha1.Roster) (map[string]*corev1.Pod, error) {
+func members(ctx context.Context, r client.Reader, ro *v1alpha1.Roster) (map[string]*corev1.Pod, error) {
 	selector, err := metav1.LabelSelectorAsSelector(&ro.Spec.Members.Selector)
 	if err != nil {
 		return nil, reconcile.TerminalError(fmt.Errorf("roster %s/%s: members.selector: %w", ro.Namespace, ro.Name, err))
 	}
 	var list corev1.PodList
-	if err := r.Client.List(ctx, &list, client.InNamespace(ro.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
+	if err := r.List(ctx, &list, client.InNamespace(ro.Namespace), client.MatchingLabelsSelector{Selector: selector}); err != nil {
 		return nil, fmt.Errorf("list the members of roster %s/%s: %w", ro.Namespace, ro.Name, err)
 	}
 	pods := make(map[string]*corev1.Pod, len(list.Items))
@@ -296,7 +302,14 @@ func toPod(p *corev1.Pod) roster.Pod {
 		Down: !slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Running != nil }),
 		Held: p.Labels[v1alpha1.HoldLabel] == "true" && confirmed(p.Labels[stateLabel]),
 	}
-	out.LeaseID, _, _ = strings.Cut(p.Annotations[v1alpha1.LeaseAnnotation], "/")
+	lease := p.Annotations[v1alpha1.LeaseAnnotation]
+	out.LeaseID, _, _ = strings.Cut(lease, "/")
+	out.Verified = p.Annotations[v1alpha1.VerifiedAnnotation]
+	for _, s := range []string{lease[strings.LastIndexByte(lease, '/')+1:], p.Annotations[v1alpha1.FencedAnnotation]} {
+		if token, err := strconv.ParseInt(s, 10, 64); err == nil {
+			out.Token = max(out.Token, token)
+		}
+	}
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodReady {
 			out.Ready = c.Status == corev1.ConditionTrue
@@ -309,8 +322,9 @@ func toPod(p *corev1.Pod) roster.Pod {
 const stateLabel = "lifecycle.apps.kruise.io/state"
 
 // confirmed says whether Kruise has shown that it knows of a pod's hold: the upgrader puts
-// the hold on together with the state Updated, of which Kruise then makes Normal.
-func confirmed(state string) bool { return state != "" && state != "Updated" }
+// the hold on together with the state Updated, of which Kruise then makes Normal. While it is
+// updating a pod it does not look at the hold.
+func confirmed(state string) bool { return state == "Normal" || state == "PreparingUpdate" }
 
 // revisionLabel is where Kubernetes and Kruise note a pod's controller revision.
 const revisionLabel = "controller-revision-hash"

@@ -62,6 +62,9 @@ type Settings struct {
 	Floor      int
 	MaxLeased  int
 	PinOverdue time.Duration
+	// Live: the pods were read from the API server itself, when the group was begun or had shown
+	// that it is frozen. What a cache shows may be older than the leases that the record lacks.
+	Live bool
 	// Attended: there are no pods to look at; the members are these names, and one is
 	// present while it attends.
 	Attended []string
@@ -229,11 +232,17 @@ func (g *Group) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if had := g.record.Leases.LastToken; record.Leases.LastToken < had {
+		// Tokens only grow: this is an earlier record, put back by a restore.
+		record = store.Record{Lost: true}
+		record.Leases.LastToken = had
+	}
 	if record.Leases.Epoch == "" {
 		record.Leases.Epoch = g.cfg.NewEpoch()
 		record.Frozen = record.Lost
 		record.Leases.LastToken = max(record.Leases.LastToken, g.cfg.FirstToken())
 		if record.Lost {
+			g.settings.Live = false
 			g.cfg.Log.Info("the record was lost: duty and grants are frozen", "group", g.cfg.Key, "epoch", record.Leases.Epoch)
 		}
 		if version, err = g.cfg.Store.Save(ctx, record, version); err != nil {
@@ -291,6 +300,9 @@ func (g *Group) step(t *txn) (roster.Notes, time.Time) {
 	before := t.roster
 	t.roster = t.roster.Clone()
 	in := g.input(t)
+	if g.heard(t, in) {
+		in = g.input(t)
+	}
 	if t.frozen {
 		g.thaw(t, in)
 		in.Frozen = t.frozen
@@ -323,10 +335,44 @@ func (g *Group) input(t *txn) roster.Input {
 	}
 }
 
-// thaw ends the freeze once every lease that is noted on a pod has been entered again.
+// maxToken bounds the tokens that are believed when they stand on a pod, which more people
+// may write than the record: what is beyond was never given out.
+const maxToken = 1 << 60
+
+// heard compares the record with the tokens that stand on the pods. No token stands there
+// that was not recorded before. A higher one tells that the record is an earlier one, put
+// back by a restore: what it says of leases and of duty may not be so any more, and it is
+// lost like one that was wiped. It says whether that is so. Tokens go on above those heard of.
+// One that is frozen is begun anew all the same: whoever has adopted is not known in it.
+func (g *Group) heard(t *txn, in roster.Input) bool {
+	most, on := int64(0), ""
+	for name, p := range in.Pods {
+		if p.Token > most && p.Token < maxToken {
+			most, on = p.Token, name
+		}
+	}
+	if most <= t.leases.LastToken {
+		return false
+	}
+	g.cfg.Log.Info("the record is older than what stands on a pod: it was set back, and duty and grants are frozen",
+		"group", g.cfg.Key, "pod", on, "token", most, "lastToken", t.leases.LastToken)
+	t.leases = lease.Table{Epoch: g.cfg.NewEpoch(), LastToken: max(most, g.cfg.FirstToken())}
+	t.leases, t.roster = t.leases.Clone(), roster.Record{}.Clone()
+	t.frozen, t.dirty, g.settings.Live = true, true, false
+	return true
+}
+
+// thaw ends the freeze once every lease that is noted on a pod has been entered again, and
+// somebody has adopted if an upgrader was at work.
 func (g *Group) thaw(t *txn, in roster.Input) {
+	if !g.settings.Live && g.settings.Attended == nil {
+		return
+	}
 	for name, p := range in.Pods {
 		if l, ok := t.leases.Leases[name]; p.LeaseID != "" && (!ok || l.ID != p.LeaseID) {
+			return
+		}
+		if p.Marked() && len(t.leases.Holders) == 0 {
 			return
 		}
 	}

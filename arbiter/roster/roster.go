@@ -88,9 +88,17 @@ type Pod struct {
 	OnDuty bool
 	// Held: the upgrader holds it, and Kruise has shown that it knows.
 	Held bool
-	// LeaseID is the lease noted on the pod. Used only after a loss of the record.
-	LeaseID string
+	// LeaseID is the lease noted on the pod, Verified the revision that an upgrader has
+	// verified on it. Used only after a loss of the record.
+	LeaseID  string
+	Verified string
+	// Token is the highest token that stands on the pod, of a lease or a fence. The record
+	// knows no lower one, unless it was lost or set back.
+	Token int64
 }
+
+// Marked says whether an upgrader that has adopted was at the pod, and has not given it back.
+func (p Pod) Marked() bool { return p.LeaseID != "" || p.Verified != "" }
 
 // Health is what an attending member says of itself.
 type Health int

@@ -45,8 +45,8 @@ func Step(r *Record, m *Memory, in Input) (Notes, time.Time) {
 	s := &step{r: r, m: m, in: in}
 	s.sight()
 	if in.Frozen {
-		s.trustPresent()
 		s.recover()
+		s.trustPresent()
 		return s.notes(), s.next
 	}
 	r.trustSeen(in.Pods, in.Holders)
@@ -160,12 +160,20 @@ func (s *step) recover() {
 	}
 }
 
-// trustPresent trusts, while the record is lost, every revision that is there, except
-// those of pods which are being upgraded.
+// trustPresent trusts, while the record is lost, every revision that is there, except those
+// of pods which are being upgraded. In a set at which an upgrader was at work only what it
+// verified is trusted, and what works.
 func (s *step) trustPresent() {
+	armed := map[string]bool{}
+	for _, p := range s.in.Pods {
+		if p.Verified != "" {
+			armed[SetOf(p.Verified)] = true
+		}
+	}
 	present := map[string]Pod{}
 	for name, p := range s.in.Pods {
-		if p.LeaseID == "" && !s.in.Leased(name) {
+		proven := p.Verified == p.Revision || s.r.Members[name].Assigned || !armed[SetOf(p.Revision)]
+		if proven && p.LeaseID == "" && !s.in.Leased(name) {
 			present[name] = p
 		}
 	}

@@ -69,20 +69,36 @@ type live struct{ u *upgrader }
 // Get is client.Reader.
 func (l live) Get(_ context.Context, key client.ObjectKey, obj client.Object, _ ...client.GetOption) error {
 	l.u.pause("")
-	o, ok := obj.(*v1alpha1.UpgradePlan)
-	if !ok {
-		panic(fmt.Sprintf("Get of %T from the API server is not modelled", obj))
+	switch o := obj.(type) {
+	case *v1alpha1.UpgradePlan:
+		if l.u.s.plan.uid == "" {
+			return absent("upgradeplans", key.Name)
+		}
+		*o = *l.u.s.cfg.typedPlan(&l.u.s.plan)
+		return nil
+	case *kruisev1beta1.StatefulSet:
+		set, ok := l.u.s.api.sets[key.Name]
+		if !ok {
+			return absent("statefulsets", key.Name)
+		}
+		*o = *l.u.s.cfg.typedSet(&set)
+		return nil
 	}
-	if l.u.s.plan.uid == "" {
-		return absent("upgradeplans", key.Name)
-	}
-	*o = *l.u.s.cfg.typedPlan(&l.u.s.plan)
-	return nil
+	panic(fmt.Sprintf("Get of %T from the API server is not modelled", obj))
 }
 
-// List is client.Reader.
-func (live) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
-	panic(fmt.Sprintf("List of %T from the API server is not modelled", list))
+// List is client.Reader. It returns all pods: who asks looks at their owners.
+func (l live) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	pods, ok := list.(*corev1.PodList)
+	if !ok {
+		panic(fmt.Sprintf("List of %T from the API server is not modelled", list))
+	}
+	l.u.pause("")
+	for _, name := range names(l.u.s.api.pods) {
+		p := l.u.s.api.pods[name]
+		pods.Items = append(pods.Items, *typedPod(&p))
+	}
+	return nil
 }
 
 func absent(resource, name string) error {

@@ -56,6 +56,9 @@ type run struct {
 func (a *Applier) Apply(ctx context.Context, scene *observe.Scene, ses *session.Session, d plan.Decision) error {
 	r := &run{Applier: a, scene: scene, ses: ses}
 	defer r.tell()
+	if err := r.catchUp(ctx, d); err != nil {
+		return err
+	}
 	var errs []error
 	for _, action := range d.Actions {
 		err := r.traced(ctx, action)
@@ -148,6 +151,7 @@ func (r *run) adopt(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("put the finalizer on plan %s/%s: %w", up.Namespace, up.Name, err)
 		}
+		r.Writes.Note(up.UID, up.ResourceVersion)
 	}
 	return r.ses.Adopt(ctx, r.scene.Known())
 }
@@ -487,5 +491,6 @@ func (r *run) leave(ctx context.Context, a plan.Leave) error {
 	if err != nil {
 		return fmt.Errorf("take the finalizer off plan %s/%s: %w", up.Namespace, up.Name, err)
 	}
+	r.Writes.Note(up.UID, up.ResourceVersion) // nothing is decided on the plan as it was before
 	return nil
 }

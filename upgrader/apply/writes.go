@@ -20,6 +20,8 @@ type Writes struct {
 	mu      sync.Mutex
 	made    map[types.UID]uint64
 	refused map[types.UID]refusal
+	// current are the plans of whose objects the cache has shown what earlier leaders wrote.
+	current map[types.UID]bool
 	now     func() time.Time
 }
 
@@ -38,7 +40,7 @@ const refusalPatience = time.Minute
 
 // NewWrites returns an empty memory.
 func NewWrites(now func() time.Time) *Writes {
-	return &Writes{made: map[types.UID]uint64{}, refused: map[types.UID]refusal{}, now: now}
+	return &Writes{made: map[types.UID]uint64{}, refused: map[types.UID]refusal{}, current: map[types.UID]bool{}, now: now}
 }
 
 // refuse remembers that the images of up were refused for set.
@@ -99,4 +101,5 @@ func (w *Writes) Forget(uid types.UID) {
 	defer w.mu.Unlock()
 	delete(w.made, uid)
 	delete(w.refused, uid)
+	delete(w.current, uid)
 }

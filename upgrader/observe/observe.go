@@ -86,6 +86,7 @@ func World(ctx context.Context, r client.Reader, memory Memory, up *v1alpha1.Upg
 		Plan: up, View: view, memory: memory, Sets: map[string]*kruisev1beta1.StatefulSet{},
 		Armed: map[string]*kruise.Armed{}, Pods: map[string]*corev1.Pod{},
 	}
+	s.Stale = !memory.Seen(up)
 	s.World = plan.World{Policy: policy(up), Arbiter: view.Arbiter, Term: term}
 	if t := up.Status.LastProgressTime; t != nil {
 		s.World.LastProgress = t.Time

@@ -30,6 +30,9 @@ func (n *next) arbitrate() {
 	case n.w.Policy.Paused:
 		n.say(rankWaiting, Paused, "the plan is paused: %d of %d replicas are upgraded", n.upgraded, n.total)
 	case a.Frozen:
+		if n.unentered() {
+			n.act(Adopt{}) // it tells the arbiter of the leases that are noted on the pods
+		}
 		n.say(rankBlocked, ArbiterFrozen, "the arbiter lost its record and grants nothing until all leases are entered again")
 	case len(n.candidates) > 0:
 		n.acquire()
@@ -54,6 +57,19 @@ func (n *next) ask() {
 	default:
 		n.act(Adopt{})
 	}
+}
+
+// unentered says whether any pod names a lease that the arbiter does not know.
+func (n *next) unentered() bool {
+	for i := range n.w.Targets {
+		for j := range n.w.Targets[i].Pods {
+			r := &n.w.Targets[i].Pods[j]
+			if r.Exists && r.Note.ID != "" && (r.Lease == nil || r.Lease.ID != r.Note.ID) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // condemned names the replicas that are leased and on which nothing more is decided.

@@ -160,6 +160,36 @@ func TestArming(t *testing.T) {
 			world: func() *World { w := rollout(2); w.web().Settings = false; return w },
 			want:  []string{"apply web partition 2 (Arming)"}, reason: Arming,
 		},
+		{
+			name:  "a hook that was lost is put back before Kruise has seen the loss",
+			world: func() *World { w := rollout(2); w.web().Settings, w.web().Observed = false, false; return w },
+			want:  []string{"apply web partition 2 (Arming)"}, reason: Arming,
+		},
+		{
+			name: "while the hook is lost, a replica that is not released is protected by the partition",
+			world: func() *World {
+				w := rollout(3)
+				w.pod(1).chosen()
+				w.pod(2).release()
+				w.web().Settings, w.web().Partition = false, 1
+				return w
+			},
+			want: []string{"apply web partition 2 (WaitingForKruise)"}, reason: Undoing, says: "from 1 to 2",
+		},
+		{
+			name:  "a pod that Kruise was updating without us is made one that heeds its hold",
+			world: func() *World { w := rollout(2); w.pod(0).State = StateUpdating; return w },
+			want:  []string{"patch web-0 hold=true state=Updated"}, reason: Holding,
+		},
+		{
+			name: "the partition is not lowered for a replica whose hold Kruise does not heed",
+			world: func() *World {
+				w := rollout(2)
+				w.pod(1).grant().State = StateUpdated
+				return w
+			},
+			reason: Selecting, says: "web-1",
+		},
 	})
 }
 

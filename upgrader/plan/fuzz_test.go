@@ -318,7 +318,7 @@ func (c *checker) action(a Action) {
 		c.once(a.Pod, a)
 		c.must(r.Lease != nil && r.Lease.Valid && !r.Lease.Lost && a.Lease.ID == r.Lease.ID && a.Lease.Instance == r.UID, a, "not this lease, or not this pod")
 	case Adopt:
-		c.must(!c.w.Arbiter.Adopted, a, "it was adopted already")
+		c.must(!c.w.Arbiter.Adopted || c.w.Arbiter.Frozen, a, "it was adopted already")
 	case Leave:
 		c.leave(a)
 	}

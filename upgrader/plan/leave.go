@@ -55,7 +55,7 @@ func (t *Target) leased() bool {
 
 // bare says whether any pod lacks its hold.
 func (t *Target) bare() bool {
-	return slices.ContainsFunc(t.Pods, func(r Replica) bool { return r.needsHold() })
+	return slices.ContainsFunc(t.Pods, func(r Replica) bool { return t.needsHold(&r) })
 }
 
 // unhold takes our labels off the pods. The partition protects them now.

@@ -33,7 +33,7 @@ func Next(w *World, now time.Time) Decision {
 	switch {
 	case w.Policy.Deleting:
 		n.leave(settled)
-	case n.work > 0 || len(w.Arbiter.Orphans)+len(w.Arbiter.Condemned) > 0:
+	case n.work > 0 || len(w.Arbiter.Orphans)+len(w.Arbiter.Condemned) > 0 || w.Arbiter.Frozen:
 		n.arbitrate()
 	}
 	return n.conclude()

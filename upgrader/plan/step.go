@@ -113,8 +113,17 @@ func (r *Replica) drained(w *World, now time.Time) bool {
 }
 
 // needsHold says whether the hold must be put on, in the way that makes Kruise confirm it.
-func (r *Replica) needsHold() bool {
-	return r.Exists && !r.Terminating && !r.released() && (!r.Hold || r.State == StateAbsent)
+// Kruise does not look at the hold of a pod that it is updating (inPlaceUpdatePod): one that
+// came into that state without us, and for which there is another template by now, is not
+// protected by the hold that it bears.
+func (t *Target) needsHold(r *Replica) bool {
+	return r.Exists && !r.Terminating && !r.released() &&
+		(!r.Hold || r.State == StateAbsent || r.State == StateUpdating && !t.isNew(r))
+}
+
+// heeded says whether Kruise heeds the hold that r bears, and knows of it.
+func (r *Replica) heeded() bool {
+	return r.Hold && (r.State == StateNormal || r.State == StatePreparingUpdate)
 }
 
 // unconfirmed says whether Kruise has not yet shown that it knows of the hold.

@@ -123,8 +123,8 @@ func (n *next) selection(t *Target) (selection, *Replica) {
 			sel[j] = true
 		}
 	}
-	if t.Partition >= t.protected(nil) || !t.TemplateSeen || !t.Observed {
-		return sel, nil // Kruise can choose nobody yet: what is marked is a leftover
+	if t.Partition >= t.protected(nil) || !t.TemplateSeen || !t.Observed || !t.Settings {
+		return sel, nil // Kruise can choose nobody yet, or by no rule of ours: what is marked is a leftover
 	}
 	wrong := t.chosenByMistake(sel)
 	if wrong == nil {
@@ -149,7 +149,8 @@ func (t *Target) chosenByMistake(sel selection) *Replica {
 }
 
 // selected says whether Kruise may update r: it is released, or it is leased, drained,
-// granted and nothing speaks against it.
+// granted, held in a way that Kruise heeds, and nothing speaks against it. While the hook is
+// lost nothing but the partition keeps Kruise off those that are not released.
 func (n *next) selected(t *Target, r *Replica) bool {
 	if t.isNew(r) || !r.Exists || r.Terminating {
 		return false
@@ -157,7 +158,7 @@ func (n *next) selected(t *Target, r *Replica) bool {
 	if r.released() {
 		return !n.givenUp(t, r)
 	}
-	return r.Grant && r.noted() && r.Lease.Valid && r.drained(n.w, n.now) && n.undoReason(t, r) == ""
+	return t.Settings && r.Grant && r.noted() && r.heeded() && r.Lease.Valid && r.drained(n.w, n.now) && n.undoReason(t, r) == ""
 }
 
 // protected is the number of replicas that are neither selected nor at the update
@@ -176,12 +177,18 @@ func (t *Target) protected(sel selection) int32 {
 	return int32(max(p, 0)) //nolint:gosec // see above
 }
 
-// guard does what comes before everything else: raise the partition, wait for Kruise to
-// have seen the set, and put a new leader's term on it.
+// guard does what comes before everything else: raise the partition, put the hook back if
+// somebody took it off, wait for Kruise to have seen the set, and put a new leader's term on
+// it. The first two wait for nothing: both only protect.
 func (n *next) guard(i int, t *Target, sel selection) bool {
 	if p := t.protected(sel); t.Partition < p {
 		n.apply(t, p, WaitingForKruise)
 		n.sayOf(i, rankDoing, Undoing, "raising the partition of %s from %d to %d", t.Name, t.Partition, p)
+		return true
+	}
+	if !t.Settings {
+		n.apply(t, t.Partition, Arming)
+		n.sayOf(i, rankDoing, Arming, "putting the settings of %s right, which somebody changed", t.Name)
 		return true
 	}
 	if !t.Observed || !t.TemplateSeen {
@@ -191,7 +198,7 @@ func (n *next) guard(i int, t *Target, sel selection) bool {
 	if !n.leaving(t) && !n.w.Arbiter.Adopted && t.busy() {
 		return true
 	}
-	if (t.ArmedTerm != n.w.Term || !t.Settings) && (t.busy() || n.leaving(t)) {
+	if t.ArmedTerm != n.w.Term && (t.busy() || n.leaving(t)) {
 		n.apply(t, t.Partition, Arming)
 		n.sayOf(i, rankDoing, Arming, "taking over %s", t.Name)
 		return true
@@ -206,7 +213,7 @@ func (t *Target) busy() bool {
 	}
 	for j := range t.Pods {
 		r := &t.Pods[j]
-		if r.Lease != nil || r.Exists && (!t.isNew(r) || r.Verified != t.UpdateRevision || r.marked() || r.needsHold()) {
+		if r.Lease != nil || r.Exists && (!t.isNew(r) || r.Verified != t.UpdateRevision || r.marked() || t.needsHold(r)) {
 			return true
 		}
 	}
@@ -225,7 +232,7 @@ func (n *next) hold(i int, t *Target) bool {
 	any := false
 	for j := range t.Pods {
 		r := &t.Pods[j]
-		if !r.needsHold() {
+		if !t.needsHold(r) {
 			continue
 		}
 		p := n.patch(r, Holding)

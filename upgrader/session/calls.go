@@ -21,6 +21,9 @@ func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
 	if err != nil {
 		return fmt.Errorf("adopt the leases of plan %s: %w", s.key.Plan, err)
 	}
+	s.mu.Lock()
+	epoch := s.viewed.Epoch
+	s.mu.Unlock()
 	a, no, err := s.conn.Adopt(ctx, s.key.Group, s.key.Holder, term, identity, known)
 	s.cfg.Metrics.Adopted(term, no != nil, err)
 	if err != nil {
@@ -36,7 +39,7 @@ func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.leases
-	s.adopted, s.token, s.leases, s.request, s.useless = true, a.Token, map[string]*held{}, "", nil
+	s.adopted, s.epoch, s.token, s.leases, s.request, s.useless = true, epoch, a.Token, map[string]*held{}, "", nil
 	for _, l := range a.Leases {
 		s.track(l)
 	}

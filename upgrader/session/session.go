@@ -174,6 +174,8 @@ type Session struct {
 	adopted bool
 	token   int64
 	leases  map[string]*held // by replica
+	// epoch of the group's record, as it was known when it was adopted.
+	epoch string
 	// request is the id of a wish whose outcome is not known.
 	request string
 	// viewed is the group as View last told it: what is refused was decided on that.
@@ -227,6 +229,9 @@ func (s *Session) View() View {
 	defer s.mu.Unlock()
 	s.viewed = state
 	v := View{State: state, Leases: map[string]plan.Lease{}}
+	if live && s.epoch != "" && state.Epoch != s.epoch {
+		s.adopted = false // the record was begun anew, and knows nobody
+	}
 	v.Arbiter.Adopted = s.adopted
 	v.Arbiter.Frozen = state.Frozen
 	switch {
