@@ -26,18 +26,24 @@ func TestRecordings(t *testing.T) {
 				t.Skip("not modelled: " + why)
 			}
 			for order := range uint64(orders) {
-				w := newReplay(order)
-				var seen []string
-				for _, step := range story.Steps {
-					seen = append(seen, w.step(t, step.Input))
-				}
-				w.s.stop()
+				seen := told(t, &story, order)
 				if story.Compare(t, seen); t.Failed() {
 					t.Fatalf("in order %d", order)
 				}
 			}
 		})
 	}
+}
+
+// told tells the model a story, and returns what became visible after each input.
+func told(t *testing.T, s *calibration.Story, order uint64) (seen []string) {
+	t.Helper()
+	w := newReplay(order)
+	defer w.s.stop()
+	for _, step := range s.Steps {
+		seen = append(seen, w.step(t, step.Input))
+	}
+	return seen
 }
 
 // beyond says why the model cannot tell a story.
@@ -116,16 +122,21 @@ func (w *replay) do(t *testing.T, in calibration.Input) {
 		_, _ = w.s.api.patchSet("web", 0, func(s *Set) { s.CurrentRevision = rev })
 	}
 	for _, o := range in.Ordinals {
-		if in.Verb == "kubelet" {
-			w.stopped[o] = in.Words[0] == "stops"
-			continue
-		}
-		set := w.s.api.sets["web"]
-		if in.Verb == "delete" && !w.stopped[o] {
-			w.s.api.remove(set.member(o))
-			continue
-		}
-		if _, err := w.s.api.patchPod(set.member(o), "", 0, func(p *Pod) { label(p, in) }); err != nil {
+		w.doPod(t, in, o)
+	}
+}
+
+func (w *replay) doPod(t *testing.T, in calibration.Input, ordinal int) {
+	t.Helper()
+	set := w.s.api.sets["web"]
+	name := set.member(ordinal)
+	switch {
+	case in.Verb == "kubelet":
+		w.stopped[ordinal] = in.Words[0] == "stops"
+	case in.Verb == "delete" && !w.stopped[ordinal]:
+		w.s.api.remove(name)
+	default:
+		if _, err := w.s.api.patchPod(name, "", 0, func(p *Pod) { label(p, in) }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -175,17 +186,22 @@ func (w *replay) rest() {
 			}
 		}
 		before := w.s.api.rv
-		for range 3 { // a pod takes as many actions of its kubelet to come up
-			for _, name := range names(w.s.api.pods) {
-				w.kubelet(w.s.api.pods[name])
-			}
-		}
+		w.each()
 		for w.round(); w.k.sync != nil; {
 			w.round()
 		}
 		w.tell()
 		if w.s.api.rv == before && !w.grace() {
 			return
+		}
+	}
+}
+
+// each lets every kubelet act: a pod takes as many actions to come up.
+func (w *replay) each() {
+	for range 3 {
+		for _, name := range names(w.s.api.pods) {
+			w.kubelet(w.s.api.pods[name])
 		}
 	}
 }
