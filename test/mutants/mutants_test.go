@@ -124,6 +124,7 @@ func table(outcomes []outcome) string {
 
 // play runs the program with one fault.
 func play(t *testing.T, program string, no int) (o outcome, err error) {
+	t.Helper()
 	n := *seeds
 	if no == 0 {
 		n = min(n, 50) // test/sim plays enough of these
@@ -139,8 +140,7 @@ func play(t *testing.T, program string, no int) (o outcome, err error) {
 	}
 	out, err := exec.CommandContext(t.Context(), program, args...).Output()
 	if err != nil {
-		var failed *exec.ExitError
-		if errors.As(err, &failed) {
+		if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w\n%s", err, failed.Stderr)
 		}
 		return o, err
