@@ -9,9 +9,18 @@ type Rules struct {
 	Hold         bool // Kruise is told of the hold (the lifecycle hook)
 	Precondition bool // every write of ours names the version that it was decided on
 	SetFence     bool // a new leader puts its term on the set before it acts
-	Handshake    bool // the template waits until Kruise has confirmed every hold
+	Handshake    bool // no template is written before Kruise has confirmed every hold
 	UndoFirst    bool // the pod is taken back before its lease is released
 	PodFence     bool // the arbiter touches the pod of an expired lease before it forgets it
+
+	OneWrite     bool // the template is written together with the partition
+	Conclude     bool // a rollout ends only when status.currentRevision agrees
+	Readmission  bool // the lease is released after the hold is back and Kruise has confirmed it
+	Acknowledged bool // a replica whose duty was taken is idle only when it says so
+	Restore      bool // a plan that goes raises the partition to what protects, and then restores no lower one
+	Finish       bool // a plan that goes finishes or undoes what it has begun first
+	AwaitKruise  bool // no lease is given back while Kruise is updating the pod
+	Confirm      bool // Kruise confirms the hold of whatever was verified, also one that was on all the time
 
 	FenceToken bool // a fence is a token, written at expiry, undo and readmission, and compared
 	NewbornBan bool // no duty for a pod born under a holder until its hold is confirmed
@@ -19,19 +28,30 @@ type Rules struct {
 	TermOrder  bool // a leader that finds a later term on the set stops; it does not write its own
 	UndoWrites bool // an undo writes the pod even where there is nothing to take back
 
-	Leaders   int  // 1, or 2: another takes over at any moment, the first lives on
-	MaxLeased int  // leases at a time
-	Losses    int  // pods lost, in all
-	Expiries  int  // leases that expire, in all
-	Gate      bool // pods declare our gate: it is closed before a replica is selected
+	Targets   []int   // how many replicas each set has
+	Wishes    []uint8 // the revisions that the plan asks for, one after the other, at any moment
+	Follow    bool    // somebody else writes the templates, at any moment, and no partition
+	Delete    bool    // the plan may be deleted at any moment
+	Slots     int     // that many replicas work, and go only on request; 0: duty comes and goes
+	Handover  bool    // the upgrader asks for that
+	Leaders   int     // 1, or 2: another takes over at any moment, the first lives on
+	MaxLeased int     // leases at a time
+	Losses    int     // pods lost, in all
+	Expiries  int     // leases that expire, in all
+	Gate      bool    // pods declare our gate: it is closed before a replica is selected
+	Batch     bool    // an upgrader decides on several replicas and sets at a time
+
+	before [maxTargets]uint8 // the partitions that a plan which goes restores
+	trace  bool              // any number of leaders, one after the other; what the plan asks for is not known
 }
 
 // Design is DESIGN.md without the mends; Protocol has them.
 var (
 	Design = Rules{
 		Pin: true, Token: true, Hold: true, Precondition: true, SetFence: true, Handshake: true,
-		UndoFirst: true, PodFence: true, OwnWrites: true, TermOrder: true, UndoWrites: true,
-		Leaders: 2, MaxLeased: 1, Gate: true, Expiries: 1,
+		UndoFirst: true, PodFence: true, OneWrite: true, Conclude: true, Readmission: true,
+		Acknowledged: true, Restore: true, Finish: true, AwaitKruise: true, Confirm: true, OwnWrites: true, TermOrder: true, UndoWrites: true,
+		Targets: []int{3}, Wishes: []uint8{2}, Leaders: 2, MaxLeased: 1, Gate: true, Expiries: 1,
 	}
 	Protocol = Design.with(func(r *Rules) { r.FenceToken, r.NewbornBan = true, true })
 )
@@ -41,30 +61,66 @@ func (p Rules) with(change func(*Rules)) Rules {
 	return p
 }
 
-// initial returns the states in which everything begins: three pods at v1 without a hold,
-// the set not armed, each combination of duty with a worker.
-func (p Rules) initial() []state {
+// initial returns the states in which everything begins: all pods at v1 without a hold,
+// no set armed, each combination of duty with a worker.
+func (p *Rules) initial() []state {
 	var all []state
-	for workers := 0; workers <= replicas; workers++ {
-		var s state
-		s.set = set{partition: replicas}
-		s.seen = s.set
-		s.losses, s.expiries = uint8(p.Losses), uint8(p.Expiries) //nolint:gosec // small bounds
-		for i := range s.r {
-			s.r[i].alive = true
-			s.r[i].seen = s.r[i].pod
-			s.r[i].working = i < workers
+	n := 0
+	for _, k := range p.Targets {
+		n += k
+	}
+	for workers := range 1 << n {
+		s := p.blank()
+		on := 0
+		for i := range s.n {
+			s.r[i].working = workers>>i&1 == 1
+			if s.r[i].working {
+				on++
+			}
 		}
-		all = append(all, s)
+		if p.Slots == 0 || on == p.Slots {
+			all = append(all, s)
+		}
 	}
 	return all
 }
 
-// done says whether the upgrade is complete and nothing was left behind.
-func (s *state) done() bool {
-	for i := range s.r {
+// blank is initial without anybody at work.
+func (p *Rules) blank() state {
+	s := state{trusted: 1 << 1, losses: uint8(p.Losses), expiries: uint8(p.Expiries)} //nolint:gosec // small bounds
+	for j, k := range p.Targets {
+		t := &s.t[j]
+		t.set = set{template: 1}
+		t.seen, t.current, t.finished = t.set, 1, 1
+		s.m++
+		for range k {
+			r := &s.r[s.n]
+			r.target = uint8(j) //nolint:gosec // small
+			r.rev, r.verified = 1, 0
+			r.seen = r.pod
+			s.n++
+		}
+	}
+	for l := range s.minds {
+		for j := range s.m {
+			s.minds[l].view[j] = 1
+		}
+	}
+	return s
+}
+
+// done says whether the plan is complete, or gone, and nothing was left behind.
+func (p *Rules) done(s *state) bool {
+	if s.deleted {
+		return s.left
+	}
+	for i := range s.n {
 		r := &s.r[i]
-		if !r.alive || !r.new || !r.verified || !r.hold || r.state != normal || r.grant || r.note != 0 ||
+		t := &s.t[r.target]
+		if t.template != p.Wishes[s.wish] || t.partition != parked || t.current != t.template {
+			return false
+		}
+		if r.rev != t.template || r.verified != r.rev || !r.hold || r.state != normal || r.marked() ||
 			r.gateClosed || r.phase != none || r.committed {
 			return false
 		}
@@ -74,118 +130,259 @@ func (s *state) done() bool {
 
 // invariant returns the promise that s breaks, or "". What a write may not do is checked
 // where the write is (see step.bad).
-func (p Rules) invariant(s *state) string {
-	for i := range s.r {
+func (p *Rules) invariant(s *state) string {
+	for i := range s.n {
 		r := &s.r[i]
-		if p.Pin && r.committed && r.phase != pinned {
+		switch {
+		case p.Pin && r.committed && r.phase != pinned:
 			return "P3: the hold was released, and the replica is not pinned until it is readmitted"
-		}
-		if p.Pin && r.committed && r.working {
+		case p.Pin && r.committed && r.working:
 			return "P3: duty between the release of the hold and readmission"
-		}
-		if r.phase != none && r.working {
+		case r.phase != none && r.working:
 			return "P1: duty under a lease"
-		}
-		if r.alive && !r.hold && r.note != 0 && !r.committed {
+		case r.rev != 0 && !r.hold && r.note != 0 && !r.committed:
 			return "P5: a hold was left off"
+		case s.left && (r.phase != none || r.marked() || r.gateClosed || r.rev != 0 && r.hold && !r.born):
+			return "P7: the plan is gone and has left something behind"
 		}
 	}
 	return ""
 }
 
+// class says to which kind of action a step belongs; the fair ones are not put off for ever.
+type class uint8
+
+const (
+	unfair class = iota // may happen, may as well never happen
+	seesPods
+	seesGrant // before it sees that the partition was lowered
+	seesSets
+	seesLowered // and its pods are not late
+	kruiseWrites
+	kruiseChooses // a pod with a grant
+	kruiseUpdates
+	kruiseCreates
+	kruiseConcludes
+	fences
+	forgets
+	acknowledges
+	acknowledgesOld // one that is not at the revision which is wanted, or not verified there
+	learns
+	asks // for a handover
+	acquires
+	termed
+	arms
+	templates
+	readsPods // to lower the partition
+	readsSet
+	lowers
+	conflicts // what can only be refused, is
+	mustRaise
+	raises
+	ends // a rollout: conclude, park
+	leaves
+	decided // + op
+	arrived = decided + class(ops)
+	classes = arrived + class(ops)
+)
+
 // step is one action and the state it leads to.
 type step struct {
 	who, what string
 	replica   int // -1: none
+	target    int // -1: none
+	class     class
 	to        state
 	bad       string // the promise that the action itself breaks
 }
 
-// next calls emit for every action that is possible in s.
-func (p Rules) next(s *state, emit func(*step)) {
-	for i := range s.r {
-		p.environment(s, i, emit)
-		p.arbiter(s, i, emit)
-		p.kruisePod(s, i, emit)
+// next is one look at what may happen in a state.
+type next struct {
+	*Rules
+	s    *state
+	st   step
+	emit func(*step)
+	// want is what a trace shows next; nil in an exploration.
+	want *Sight
+}
+
+// all calls emit for every action that is possible in s.
+func (n *next) all(s *state) {
+	n.s = s
+	for i := range s.n {
+		n.environment(int(i))
+		n.arbiter(int(i))
+		n.kruisePod(int(i))
 	}
-	p.kruiseCaches(s, emit)
-	for l := range p.Leaders {
-		p.leader(s, l, emit)
+	n.kruiseCaches()
+	n.kruiseConclude()
+	n.user()
+	if s.left {
+		return
+	}
+	if n.trace {
+		n.leader(int(s.lead & 1))
+		if s.lead > 0 {
+			n.leader(int(s.lead-1) & 1)
+		}
+		n.takeover()
+		return
+	}
+	for l := range n.Leaders {
+		if l > int(s.lead) {
+			n.takeover()
+			continue
+		}
+		n.leader(l)
 	}
 }
 
 // try emits the action that change makes of a copy of s.
-func (p Rules) try(s *state, emit func(*step), who, what string, i int, change func(t *state, r *replica) string) {
-	st := step{who: who, what: what, replica: i, to: *s}
+func (n *next) try(c class, who, what string, i int, change func(t *state, r *replica) string) {
+	n.tryOf(c, who, what, i, -1, change)
+}
+
+// trySet is try about set j.
+func (n *next) trySet(c class, who, what string, j uint8, change func(t *state, k *target) string) {
+	n.tryOf(c, who, what, -1, int(j), func(t *state, _ *replica) string { return change(t, &t.t[j]) })
+}
+
+func (n *next) tryOf(c class, who, what string, i, j int, change func(t *state, r *replica) string) {
+	st := &n.st
+	st.who, st.what, st.replica, st.target, st.class, st.to = who, what, i, j, c, *n.s
 	var r *replica
 	if i >= 0 {
 		r = &st.to.r[i]
 	}
 	st.bad = change(&st.to, r)
-	if p.Precondition {
+	if n.Precondition {
 		st.to.settle()
 	}
-	emit(&st)
+	st.to.idle()
+	n.emit(st)
 }
 
 // environment: pods are lost.
-func (p Rules) environment(s *state, i int, emit func(*step)) {
-	if s.losses == 0 || !s.r[i].alive {
+func (n *next) environment(i int) {
+	if n.s.losses == 0 || n.s.r[i].rev == 0 {
 		return
 	}
-	p.try(s, emit, "node", "loses the pod", i, func(t *state, r *replica) string {
+	n.try(unfair, "node", "loses the pod", i, func(t *state, r *replica) string {
 		t.losses--
-		r.pod, r.gateClosed, r.verified = pod{}, false, false
-		r.note, r.fence, r.noteB, r.fenceB = 0, 0, false, false
-		r.working, r.sameUID = false, false
+		r.pod, r.gateClosed, r.verified = pod{}, false, 0
+		r.note, r.fence, r.noteBy, r.fenceBy = 0, 0, 0, 0
+		r.working, r.revoked, r.sameUID, r.born = false, false, false, false
 		r.touch()
-		for j := range t.sets {
-			t.sets[j].overtaken = t.sets[j].op != setNone
+		for l := range t.minds {
+			o := &t.minds[l].ops[r.target]
+			o.overtaken = o.op != setNone
 		}
-		for j := range r.hands {
-			r.hands[j].gone = r.hands[j].token != 0
+		for l := range r.hands {
+			r.hands[l].gone = r.hands[l].token != 0
 		}
 		return ""
 	})
 }
 
+// user: another image is asked for, the plan is deleted; each leader hears of it at any
+// time.
+func (n *next) user() {
+	s := n.s
+	if int(s.wish)+1 < len(n.Wishes) && !s.deleted {
+		n.try(unfair, "user", "asks for another image", -1, func(t *state, _ *replica) string {
+			t.wish++
+			return ""
+		})
+	}
+	if n.Delete && !s.deleted {
+		n.try(unfair, "user", "deletes the plan", -1, func(t *state, _ *replica) string {
+			t.deleted = true
+			return ""
+		})
+	}
+	if n.Follow && !s.deleted {
+		for j := range s.m {
+			if want := n.Wishes[s.wish]; s.t[j].template != want && s.t[j].hook {
+				n.trySet(templates, "another tool", "writes the template, and no partition, to", j, func(t *state, k *target) string {
+					k.template = want
+					t.touchSet(j)
+					return ""
+				})
+			}
+		}
+	}
+}
+
 // arbiter: duty comes and goes (the application has acknowledged, in assigned mode), and
 // leases end.
-func (p Rules) arbiter(s *state, i int, emit func(*step)) {
-	r := &s.r[i]
-	unproven := p.NewbornBan && r.born && (!r.hold || r.state == updated)
-	if !r.working && r.alive && r.phase == none && (!r.new || r.verified || s.trusted) && !unproven {
-		p.try(s, emit, "arbiter", "gives duty to", i, func(_ *state, r *replica) string {
+func (n *next) arbiter(i int) {
+	r := &n.s.r[i]
+	if n.mayWork(r) {
+		n.try(unfair, "arbiter", "gives duty to", i, func(_ *state, r *replica) string {
 			r.working = true
 			return ""
 		})
 	}
-	if r.working {
-		p.try(s, emit, "application", "acknowledges the end of duty of", i, func(_ *state, r *replica) string {
-			r.working = false
+	if r.working && (n.Slots == 0 || r.revoked) {
+		c := acknowledges
+		if r.rev != n.Wishes[n.s.wish] || r.verified != r.rev {
+			c = acknowledgesOld
+		}
+		n.try(c, "application", "acknowledges the end of duty of", i, func(_ *state, r *replica) string {
+			r.working, r.revoked = false, false
 			return ""
 		})
 	}
-	p.leaseEnds(s, i, emit)
+	n.leaseEnds(i)
+}
+
+// mayWork says whether the arbiter may give duty to r: idle, not leased, at a revision that
+// it trusts, and not born without a confirmed hold. The last two are for as long as there is
+// a holder.
+func (n *next) mayWork(r *replica) bool {
+	if r.working || r.rev == 0 || r.phase != none {
+		return false
+	}
+	if n.Slots > 0 {
+		on := 0
+		for k := range n.s.n {
+			if n.s.r[k].working {
+				on++
+			}
+		}
+		if on >= n.Slots {
+			return false
+		}
+	}
+	if n.s.left {
+		return true
+	}
+	unproven := n.NewbornBan && r.born && (!r.hold || r.state == updated)
+	return n.s.trusted>>r.rev&1 == 1 && !unproven
 }
 
 // leaseEnds: by time, at any moment, and then when the pod has been fenced.
-func (p Rules) leaseEnds(s *state, i int, emit func(*step)) {
-	r := &s.r[i]
-	if r.phase == leased && s.expiries > 0 {
-		p.try(s, emit, "arbiter", "lets the lease expire on", i, func(t *state, r *replica) string {
+func (n *next) leaseEnds(i int) {
+	r := &n.s.r[i]
+	if r.phase == leased && n.s.expiries > 0 {
+		n.try(unfair, "arbiter", "lets the lease expire on", i, func(t *state, r *replica) string {
 			t.expiries--
 			r.phase = expired
 			return ""
 		})
 	}
-	if r.phase == expired {
-		p.try(s, emit, "arbiter", "fences, and forgets the lease on,", i, func(t *state, r *replica) string {
-			if p.PodFence && r.alive {
-				r.touch()
-				if p.FenceToken {
-					r.fence, r.fenceB = max(r.fence, r.token), r.fenceB || t.adopted == 1
-				}
+	switch fence := n.PodFence && r.rev != 0; {
+	case r.phase != expired:
+	case fence && n.FenceToken && r.fence < r.token:
+		n.try(fences, "arbiter", "fences", i, func(t *state, r *replica) string {
+			r.touch()
+			r.fence, r.fenceBy = r.token, max(r.fenceBy, t.lead)
+			return ""
+		})
+	default:
+		n.try(forgets, "arbiter", "forgets the lease on", i, func(_ *state, r *replica) string {
+			if fence && !n.FenceToken {
+				r.touch() // and in the same moment
 			}
 			r.phase = none
 			return ""
@@ -200,7 +397,7 @@ func (r *replica) accepts(h hand) bool {
 }
 
 func (s *state) leases() (n int) {
-	for i := range s.r {
+	for i := range s.n {
 		if s.r[i].phase != none {
 			n++
 		}
@@ -208,138 +405,5 @@ func (s *state) leases() (n int) {
 	return n
 }
 
-// kruiseCaches: the caches follow, each by itself and as late as it likes. Copying the
-// present is all: any state that a cache could show at the moment of a decision is one
-// that it could have copied then and kept since.
-func (p Rules) kruiseCaches(s *state, emit func(*step)) {
-	behind := s.expecting
-	for i := range s.r {
-		behind = behind || s.r[i].seen != s.r[i].pod
-	}
-	if behind {
-		p.try(s, emit, "Kruise", "sees all pods as they are", -1, func(t *state, _ *replica) string {
-			for i := range t.r {
-				t.r[i].seen = t.r[i].pod
-			}
-			t.expecting = false
-			return ""
-		})
-	}
-	if s.seen != s.set && !s.expecting {
-		p.try(s, emit, "Kruise", "sees the set as it is", -1, func(t *state, _ *replica) string {
-			t.seen = t.set
-			return ""
-		})
-	}
-}
-
-// kruisePod: Kruise decides on its caches. What it writes is what it decided, on whatever
-// the pod is by then: label patches carry no resourceVersion (lifecycle_utils.go,
-// UpdatePodLifecycle), the in-place update reads again on a conflict and does not look at
-// the hook again (inplace_update.go, updatePodInPlace).
-func (p Rules) kruisePod(s *state, i int, emit func(*step)) {
-	c := s.r[i].seen
-	switch st, ok := refresh(s.seen, c); {
-	case !c.alive:
-		if !s.r[i].alive && !s.expecting {
-			p.kruiseCreates(s, i, emit)
-		}
-	case ok && !s.expecting:
-		p.kruiseLabels(s, i, "refreshes to "+stateNames[st]+":", st, false, emit)
-	case !c.new && s.chosen(i):
-		p.kruiseUpdates(s, i, emit)
-	}
-}
-
-// kruiseLabels writes the state label, and the hold where the handler's labels go with it.
-func (p Rules) kruiseLabels(s *state, i int, what string, st uint8, hold bool, emit func(*step)) {
-	if r := &s.r[i]; !r.alive || r.state == st && (r.hold || !hold) {
-		return
-	}
-	p.try(s, emit, "Kruise", what, i, func(_ *state, r *replica) string {
-		r.state = st
-		r.hold = r.hold || hold
-		r.touch()
-		return ""
-	})
-}
-
-// kruiseUpdates is what Kruise does to a pod that it has chosen (inPlaceUpdatePod,
-// stateful_set_control.go).
-func (p Rules) kruiseUpdates(s *state, i int, emit func(*step)) {
-	c := s.r[i].seen
-	switch hooked := s.seen.hook && c.hold; {
-	case c.state == updated && s.seen.hook:
-		p.kruiseLabels(s, i, "marks again: PreparingUpdate,", preparing, true, emit)
-	case c.state == updated: // without a hook Kruise does nothing in this state
-	case c.state == normal && hooked:
-		p.kruiseLabels(s, i, "chooses: PreparingUpdate,", preparing, false, emit)
-	case hooked || !s.r[i].alive:
-	default:
-		p.try(s, emit, "Kruise", "UPDATES IN PLACE", i, func(t *state, r *replica) string {
-			r.new, r.state, r.verified = true, updating, false
-			r.seen.new, r.seen.state = true, updating // expectations: it waits to see this write
-			t.expecting = true
-			r.touch()
-			if r.working {
-				return "P1: Kruise updates a working replica"
-			}
-			return ""
-		})
-	}
-}
-
-// refresh is the state that Kruise gives to a pod, seen as c, before it looks at updates
-// (refreshPodState, stateful_set_control.go). The end of an update comes at any moment.
-func refresh(seen set, c pod) (st uint8, ok bool) {
-	held := c.hold || !seen.hook
-	switch {
-	case !c.alive:
-		return normal, false
-	case c.state == updated:
-		return normal, held
-	case c.new && (c.state == updating || c.state == preparing) && held:
-		return normal, true
-	case c.new && (c.state == updating || c.state == preparing):
-		return updated, true
-	}
-	return normal, false
-}
-
-// chosen says whether Kruise's caches let it update replica i: pods at v2 count first,
-// then the granted ones, the rest in any order (sortPodsToUpdate, weightPriority).
-func (s *state) chosen(i int) bool {
-	room := replicas - int(s.seen.partition)
-	granted := 0
-	for j := range s.r {
-		if _, ok := refresh(s.seen, s.r[j].seen); ok && s.r[j].seen.state != updating && !s.expecting {
-			return false // whoever refreshes a pod looks at updates the next time
-		}
-		switch c := s.r[j].seen; {
-		case c.alive && c.new:
-			room--
-		case c.alive && c.grant && j != i:
-			granted++
-		}
-	}
-	if !s.seen.template || room <= 0 {
-		return false
-	}
-	return s.r[i].seen.grant || room > granted
-}
-
-// kruiseCreates recreates a lost pod from the template (isCurrentRevisionNeeded).
-func (p Rules) kruiseCreates(s *state, i int, emit func(*step)) {
-	old := 0
-	for j := range s.r {
-		if c := s.r[j].seen; j != i && c.alive && !c.new {
-			old++
-		}
-	}
-	p.try(s, emit, "Kruise", "creates anew", i, func(t *state, r *replica) string {
-		r.pod = pod{alive: true, new: t.seen.template && old >= int(t.seen.partition)}
-		r.born = true
-		r.touch()
-		return ""
-	})
-}
+// idleFor says whether the arbiter takes r for idle.
+func (p *Rules) idleFor(r *replica) bool { return !r.working || !p.Acknowledged && r.revoked }

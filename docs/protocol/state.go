@@ -6,8 +6,14 @@ import (
 	"strings"
 )
 
-// replicas is the size of the one set, and of the group.
-const replicas = 3
+// The most that a trace may have. An exploration packs 3 replicas in 2 targets.
+const (
+	maxReplicas = 10
+	maxTargets  = 3
+)
+
+// parked is the partition of a set that is not being rolled out; 7 when it is packed.
+const parked uint8 = 15
 
 // The lifecycle states that Kruise keeps in a pod's label. An absent label counts as
 // normal, as it does in Kruise.
@@ -30,20 +36,23 @@ const (
 // earlier, not yet arrived at the API server or the arbiter.
 const (
 	opNone uint8 = iota
-	opNote
-	opGateClose
+	opNote       // the lease's token on the pod, and the gate closed or the grant put on
 	opGrant
-	opPin
+	opPin // and then, of the same version, the hold off: the point of no return
 	opHoldOff
+	opPinOnly // before a pod that came back new is verified
+	opReadmit
+	opUnmark
 	opUndo
 	opGateOpen
 	opRelease
-	opReadmit
 	opHold
+	opUnhold          // the plan leaves
 	opReleaseThenUndo // only in the variant that releases first
+	ops
 )
 
-// What an upgrader may have under way on the set.
+// What an upgrader may have under way on a set.
 const (
 	setNone     uint8 = iota
 	setLowerPod       // the pods have been read, the set has not
@@ -51,66 +60,94 @@ const (
 	setRaise
 )
 
-// pod is what both the API server and Kruise's cache know of a pod.
+// pod is what both the API server and Kruise's cache know of a pod. Revisions are numbered
+// from 1; 0: there is no pod.
 type pod struct {
-	alive, new, hold, grant bool
-	state                   uint8
+	rev         uint8
+	hold, grant bool
+	state       uint8
 }
 
 // hand is what one upgrader knows of, and has under way on, one replica.
 type hand struct {
-	token uint8 // of the lease that it believes to have; 0: none
-	gone  bool  // the pod that it leased is not the one that is there now
+	token uint16 // of the lease that it believes to have; 0: none
+	gone  bool   // the pod that it leased is not the one that is there now
 	op    uint8
 	fresh bool // nobody has written the pod since the version that op was decided on
 }
 
 // replica is everything about one ordinal, so that ordinals can be exchanged.
 type replica struct {
-	pod                  // as the API server has it
-	gateClosed, verified bool
-	note, fence          uint8 // lease tokens in annotations; 0: none
-	noteB, fenceB        bool  // the token was given to the second leader
-	seen                 pod   // as Kruise's cache has it
-	working              bool  // duty as the application has it, and the arbiter at least
-	phase, token         uint8 // the arbiter's lease
-	sameUID              bool  // the pod is the one that the lease was granted for
-	committed            bool  // ghost: the hold was released, readmission not yet done
-	born                 bool  // the arbiter saw this pod come up while a holder was registered
-	hands                [2]hand
+	target          uint8
+	pod                    // as the API server has it
+	gateClosed      bool   // our readiness gate
+	verified        uint8  // the revision that the pod's annotation calls verified
+	note, fence     uint16 // lease tokens in annotations; 0: none
+	noteBy, fenceBy uint8  // the number of the leader to whom that token was given
+	seen            pod    // as Kruise's cache has it
+	working         bool   // duty as the application has it, and the arbiter at least
+	revoked         bool   // its duty was taken, which it has not acknowledged yet
+	phase           uint8  // the arbiter's lease
+	token           uint16
+	sameUID         bool // the pod is the one that the lease was granted for
+	committed       bool // ghost: the hold was released, readmission not yet done
+	born            bool // the arbiter saw this pod come up while a holder was registered, and no confirmed hold since
+	hands           [2]hand
 }
 
-// setOp is what one upgrader has under way on the set.
+// set is the part of an Advanced StatefulSet that matters.
+type set struct {
+	hook      bool  // armed, with the lifecycle hook
+	template  uint8 // revision
+	partition uint8
+}
+
+// target is one set, and what is said of it elsewhere.
+type target struct {
+	set
+	seen      set   // as Kruise's cache has it
+	expecting bool  // Kruise has updated a pod and not yet seen that in its cache
+	current   uint8 // status.currentRevision
+	term      uint8 // in the set's annotation: the number of the leader that owns it
+	finished  uint8 // ghost: the revision whose rollout was ended last
+}
+
+// setOp is what one upgrader has under way on a set.
 type setOp struct {
 	op, partition uint8
 	fresh         bool
 	overtaken     bool // a pod was lost since the pods were read: P4 does not judge it
 }
 
-// set is the part of the Advanced StatefulSet that matters.
-type set struct {
-	hook, template bool // the hook is on; the template is v2
-	partition      uint8
+// mind is what one upgrader knows beside leases.
+type mind struct {
+	wish       uint8 // of the plan: how many of its images have been asked for, less one
+	deleted    bool  // the plan is being deleted
+	view       [maxTargets]uint8
+	ops        [maxTargets]setOp
+	delivering bool // some of what it has decided has arrived: it decides no more before all has
 }
 
-// state is one state of the whole system. The leaders are 0 and 1: 0 began and may wake
-// up at any time, 1 succeeds it.
+// state is one state of the whole system. Leaders are numbered; the latest and the one
+// before it live, at hands and minds [number & 1].
 type state struct {
-	r         [replicas]replica
-	set       set
-	term      uint8 // in the set's annotation: the leader that owns it
-	seen      set   // as Kruise's cache has it
-	expecting bool  // Kruise has updated a pod and not yet seen that in its cache
-	succeeded bool  // leader 1 has begun
-	adopted   uint8 // the leader whose calls the arbiter accepts
-	trusted   bool  // the arbiter trusts v2
-	losses    uint8 // how many more pods may be lost
-	expiries  uint8 // how many more leases may expire
-	sets      [2]setOp
+	n, m     uint8 // replicas and targets
+	r        [maxReplicas]replica
+	t        [maxTargets]target
+	minds    [2]mind
+	lead     uint8 // the number of the latest leader, whose calls the arbiter accepts
+	wish     uint8 // as mind
+	deleted  bool
+	left     bool   // the plan is gone, and its holder with it
+	trusted  uint32 // a bit for each revision that the arbiter trusts
+	losses   uint8  // how many more pods may be lost
+	expiries uint8  // how many more leases may expire
 }
 
 // key is a state, packed, up to exchange of ordinals. A replica takes one word.
-type key [replicas + 1]uint64
+type key [packedReplicas + 2]uint64
+
+const packedReplicas, packedTargets = 3, 2
 
 type packer struct {
 	w uint64
@@ -118,9 +155,11 @@ type packer struct {
 }
 
 func (p *packer) num(v uint8, bits uint) {
-	p.w |= uint64(v) << p.n
+	p.w |= uint64(v) & (1<<bits - 1) << p.n
 	p.n += bits
 }
+
+func (p *packer) token(v uint16) { p.num(uint8(v), 3) } //nolint:gosec // a rank
 
 func (p *packer) flags(bs ...bool) {
 	for _, b := range bs {
@@ -137,6 +176,8 @@ func (p *packer) take(bits uint) uint8 {
 	return v
 }
 
+func (p *packer) takeToken() uint16 { return uint16(p.take(3)) }
+
 func (p *packer) takeFlags(bs ...*bool) {
 	for _, b := range bs {
 		*b = p.take(1) == 1
@@ -145,17 +186,22 @@ func (p *packer) takeFlags(bs ...*bool) {
 
 func (r *replica) pack() uint64 {
 	var p packer
-	p.flags(r.alive, r.new, r.hold, r.grant, r.gateClosed, r.verified, r.noteB, r.fenceB,
-		r.seen.alive, r.seen.new, r.seen.hold, r.seen.grant, r.working, r.sameUID, r.committed, r.born)
+	p.num(r.target, 1)
+	p.flags(r.hold, r.grant, r.gateClosed, r.seen.hold, r.seen.grant, r.working, r.revoked, r.sameUID, r.committed, r.born)
+	p.num(r.rev, 2)
+	p.num(r.seen.rev, 2)
+	p.num(r.verified, 2)
 	p.num(r.state, 2)
 	p.num(r.seen.state, 2)
-	p.num(r.note, 3)
-	p.num(r.fence, 3)
+	p.num(r.noteBy, 1)
+	p.num(r.fenceBy, 1)
 	p.num(r.phase, 2)
-	p.num(r.token, 3)
+	p.token(r.note)
+	p.token(r.fence)
+	p.token(r.token)
 	for i := range r.hands {
 		h := &r.hands[i]
-		p.num(h.token, 3)
+		p.token(h.token)
 		p.num(h.op, 4)
 		p.flags(h.gone, h.fresh)
 	}
@@ -164,68 +210,128 @@ func (r *replica) pack() uint64 {
 
 func unpackReplica(w uint64) (r replica) {
 	p := packer{w: w}
-	p.takeFlags(&r.alive, &r.new, &r.hold, &r.grant, &r.gateClosed, &r.verified, &r.noteB, &r.fenceB,
-		&r.seen.alive, &r.seen.new, &r.seen.hold, &r.seen.grant, &r.working, &r.sameUID, &r.committed, &r.born)
+	r.target = p.take(1)
+	p.takeFlags(&r.hold, &r.grant, &r.gateClosed, &r.seen.hold, &r.seen.grant, &r.working, &r.revoked, &r.sameUID, &r.committed, &r.born)
+	r.rev = p.take(2)
+	r.seen.rev = p.take(2)
+	r.verified = p.take(2)
 	r.state = p.take(2)
 	r.seen.state = p.take(2)
-	r.note = p.take(3)
-	r.fence = p.take(3)
+	r.noteBy = p.take(1)
+	r.fenceBy = p.take(1)
 	r.phase = p.take(2)
-	r.token = p.take(3)
+	r.note = p.takeToken()
+	r.fence = p.takeToken()
+	r.token = p.takeToken()
 	for i := range r.hands {
 		h := &r.hands[i]
-		h.token = p.take(3)
+		h.token = p.takeToken()
 		h.op = p.take(4)
 		p.takeFlags(&h.gone, &h.fresh)
 	}
 	return r
 }
 
+func (t *set) pack(p *packer) {
+	p.flags(t.hook)
+	p.num(t.template, 2)
+	p.num(t.partition, 3)
+}
+
+func (t *set) unpack(p *packer) {
+	p.takeFlags(&t.hook)
+	t.template = p.take(2)
+	if t.partition = p.take(3); t.partition == 7 {
+		t.partition = parked
+	}
+}
+
 // canonical packs s: tokens by rank, because only their order means anything, and
-// replicas sorted, because nothing depends on the ordinal.
+// replicas of a target sorted, because nothing depends on the ordinal.
 func (s *state) canonical() key {
 	var k key
-	for i := range s.r {
+	for i := range s.n {
 		r := s.r[i]
 		r.rank()
 		k[i] = r.pack()
 	}
-	slices.Sort(k[:replicas])
+	for a := 0; a < int(s.n); {
+		b := a + 1
+		for b < int(s.n) && s.r[b].target == s.r[a].target {
+			b++
+		}
+		slices.Sort(k[a:b])
+		a = b
+	}
 	var p packer
-	p.flags(s.set.hook, s.set.template, s.seen.hook, s.seen.template, s.expecting, s.succeeded, s.trusted)
-	p.num(s.set.partition, 2)
-	p.num(s.seen.partition, 2)
-	p.num(s.term, 1)
-	p.num(s.adopted, 1)
+	for j := range s.m {
+		t := &s.t[j]
+		t.pack(&p)
+		t.seen.pack(&p)
+		p.flags(t.expecting)
+		p.num(t.current, 2)
+		p.num(t.term, 1)
+		p.num(t.finished, 2)
+	}
+	p.num(s.lead, 1)
+	p.flags(s.deleted, s.left)
+	p.num(uint8(s.trusted), 4) //nolint:gosec // of a few revisions
 	p.num(s.losses, 2)
 	p.num(s.expiries, 2)
-	for i := range s.sets {
-		p.num(s.sets[i].op, 2)
-		p.num(s.sets[i].partition, 2)
-		p.flags(s.sets[i].fresh, s.sets[i].overtaken)
+	p.num(s.wish, 2)
+	k[packedReplicas] = p.w
+	p = packer{}
+	for l := range s.minds {
+		d := &s.minds[l]
+		p.num(d.wish, 2)
+		p.flags(d.deleted, d.delivering)
+		for j := range s.m {
+			o := &d.ops[j]
+			p.num(d.view[j], 2)
+			p.num(o.op, 2)
+			p.num(o.partition, 3)
+			p.flags(o.fresh, o.overtaken)
+		}
 	}
-	k[replicas] = p.w
+	k[packedReplicas+1] = p.w
 	return k
 }
 
-func (k key) state() (s state) {
-	for i := range s.r {
+// unpack is the inverse of canonical, for n replicas in m targets.
+func (k *key) unpack(s *state, n, m uint8) {
+	*s = state{n: n, m: m}
+	for i := range n {
 		s.r[i] = unpackReplica(k[i])
 	}
-	p := packer{w: k[replicas]}
-	p.takeFlags(&s.set.hook, &s.set.template, &s.seen.hook, &s.seen.template, &s.expecting, &s.succeeded, &s.trusted)
-	s.set.partition = p.take(2)
-	s.seen.partition = p.take(2)
-	s.term = p.take(1)
-	s.adopted = p.take(1)
+	p := packer{w: k[packedReplicas]}
+	for j := range m {
+		t := &s.t[j]
+		t.unpack(&p)
+		t.seen.unpack(&p)
+		p.takeFlags(&t.expecting)
+		t.current = p.take(2)
+		t.term = p.take(1)
+		t.finished = p.take(2)
+	}
+	s.lead = p.take(1)
+	p.takeFlags(&s.deleted, &s.left)
+	s.trusted = uint32(p.take(4))
 	s.losses = p.take(2)
 	s.expiries = p.take(2)
-	for i := range s.sets {
-		s.sets[i].op = p.take(2)
-		s.sets[i].partition = p.take(2)
-		p.takeFlags(&s.sets[i].fresh, &s.sets[i].overtaken)
+	s.wish = p.take(2)
+	p = packer{w: k[packedReplicas+1]}
+	for l := range s.minds {
+		d := &s.minds[l]
+		d.wish = p.take(2)
+		p.takeFlags(&d.deleted, &d.delivering)
+		for j := range m {
+			o := &d.ops[j]
+			d.view[j] = p.take(2)
+			o.op = p.take(2)
+			o.partition = p.take(3)
+			p.takeFlags(&o.fresh, &o.overtaken)
+		}
 	}
-	return s
 }
 
 // rank renumbers the tokens of r by their order, from 1.
@@ -233,25 +339,25 @@ func (r *replica) rank() {
 	if r.phase == none {
 		r.token = 0
 	}
-	vs := [...]*uint8{&r.note, &r.fence, &r.token, &r.hands[0].token, &r.hands[1].token}
+	vs := [...]*uint16{&r.note, &r.fence, &r.token, &r.hands[0].token, &r.hands[1].token}
 	// A fence below everything that is or will be compared with it says nothing.
-	if r.fence > 0 && !r.fenceB {
+	if r.fence > 0 && r.fenceBy == 0 {
 		low := true
-		for _, v := range [...]uint8{r.token, r.hands[0].token, r.hands[1].token} {
+		for _, v := range [...]uint16{r.token, r.hands[0].token, r.hands[1].token} {
 			low = low && (v == 0 || v > r.fence)
 		}
 		if low {
 			r.fence = 0
 		}
 	}
-	var used [9]bool
+	var rank [16]uint16
 	for _, v := range vs {
-		used[*v] = true
+		rank[*v] = 1
 	}
-	var rank [9]uint8
-	n := uint8(0)
-	for v := 1; v < len(used); v++ {
-		if used[v] {
+	rank[0] = 0
+	n := uint16(0)
+	for v := range rank {
+		if rank[v] == 1 {
 			n++
 			rank[v] = n
 		}
@@ -262,7 +368,7 @@ func (r *replica) rank() {
 }
 
 // top is a token above all that are known of r. (Ranks leave room: at most five are used.)
-func (r *replica) top() uint8 {
+func (r *replica) top() uint16 {
 	return 1 + max(r.note, r.fence, r.token, r.hands[0].token, r.hands[1].token)
 }
 
@@ -273,13 +379,20 @@ func (r *replica) touch() {
 	}
 }
 
+// touchSet is a write of set j.
+func (s *state) touchSet(j uint8) {
+	for l := range s.minds {
+		s.minds[l].ops[j].fresh = false
+	}
+}
+
 // settle forgets what can only end in a conflict: a write that was decided on a version
 // that is no longer there.
 func (s *state) settle() {
-	for i := range s.r {
-		for j := range s.r[i].hands {
-			switch h := &s.r[i].hands[j]; h.op {
-			case opNone, opPin, opRelease, opReleaseThenUndo:
+	for i := range s.n {
+		for l := range s.r[i].hands {
+			switch h := &s.r[i].hands[l]; h.op {
+			case opNone, opPin, opPinOnly, opRelease, opReleaseThenUndo:
 			default:
 				if !h.fresh {
 					h.op = opNone
@@ -287,60 +400,104 @@ func (s *state) settle() {
 			}
 		}
 	}
-	for j := range s.sets {
-		if o := &s.sets[j]; !o.fresh && o.op != setLowerPod {
-			*o = setOp{}
+	for l := range s.minds {
+		for j := range s.m {
+			if o := &s.minds[l].ops[j]; !o.fresh && o.op != setLowerPod {
+				*o = setOp{}
+			}
 		}
 	}
 }
 
-func (s *state) touchSet() {
-	for i := range s.sets {
-		s.sets[i].fresh = false
+// idle ends the delivery of a leader that has nothing under way any more.
+func (s *state) idle() {
+	for l := range s.minds {
+		d := &s.minds[l]
+		if d.delivering && !s.under(l) {
+			d.delivering = false
+		}
 	}
+}
+
+// under says whether leader l has anything under way.
+func (s *state) under(l int) bool {
+	for i := range s.n {
+		if s.r[i].hands[l].op != opNone {
+			return true
+		}
+	}
+	for j := range s.m {
+		if s.minds[l].ops[j].op != setNone {
+			return true
+		}
+	}
+	return false
 }
 
 var (
 	stateNames = [...]string{"Normal", "Preparing", "Updating", "Updated"}
 	phaseNames = [...]string{"-", "leased", "pinned", "expired"}
 	opNames    = [...]string{
-		"", "note", "close gate", "grant", "pin", "hold off", "undo", "open gate",
-		"release", "readmit", "hold", "release, then undo",
+		"", "note", "grant", "pin", "hold off", "pin what came back new", "readmit", "take marks off", "undo", "open gate",
+		"release", "hold", "take hold off, leaving", "release, then undo",
 	}
 )
 
 // String shows the state in a few words per replica, for traces.
 func (s state) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "partition %d (Kruise: %d)", s.set.partition, s.seen.partition)
-	for i := range s.r {
-		r := &s.r[i]
-		fmt.Fprintf(&b, " | %s%s", r.pod, mark(r.gateClosed, ",gate closed"))
-		if r.seen != r.pod {
-			fmt.Fprintf(&b, " (Kruise: %s)", r.seen)
+	for j := range s.m {
+		t := &s.t[j]
+		if s.m > 1 {
+			fmt.Fprintf(&b, "set %d: ", j)
 		}
-		b.WriteString(mark(r.working, " WORKING"))
-		if r.phase != none {
-			fmt.Fprintf(&b, " %s", phaseNames[r.phase])
+		b.WriteString(t.set.String())
+		if t.seen != t.set {
+			fmt.Fprintf(&b, " (Kruise: %s)", t.seen)
 		}
-		for j, h := range r.hands {
-			if h.op != opNone {
-				fmt.Fprintf(&b, " [leader %d: %s]", j, opNames[h.op])
+		for i := range s.n {
+			if s.r[i].target == j {
+				b.WriteString(" | " + s.r[i].String())
 			}
+		}
+		if j+1 < s.m {
+			b.WriteString(" || ")
+		}
+	}
+	return b.String()
+}
+
+func (t set) String() string {
+	at := fmt.Sprint(t.partition)
+	if t.partition == parked {
+		at = "parked"
+	}
+	return fmt.Sprintf("v%d partition %s%s", t.template, at, mark(!t.hook, " not armed"))
+}
+
+func (r *replica) String() string {
+	var b strings.Builder
+	b.WriteString(r.pod.String() + mark(r.gateClosed, ",gate closed"))
+	if r.seen != r.pod {
+		fmt.Fprintf(&b, " (Kruise: %s)", r.seen)
+	}
+	b.WriteString(mark(r.working, " WORKING"))
+	if r.phase != none {
+		b.WriteString(" " + phaseNames[r.phase])
+	}
+	for l, h := range r.hands {
+		if h.op != opNone {
+			fmt.Fprintf(&b, " [leader %d: %s]", l, opNames[h.op])
 		}
 	}
 	return b.String()
 }
 
 func (p pod) String() string {
-	if !p.alive {
+	if p.rev == 0 {
 		return "absent"
 	}
-	v := "v1"
-	if p.new {
-		v = "v2"
-	}
-	return v + mark(p.hold, ",hold") + mark(p.grant, ",grant") + "," + stateNames[p.state]
+	return fmt.Sprintf("v%d", p.rev) + mark(p.hold, ",hold") + mark(p.grant, ",grant") + "," + stateNames[p.state]
 }
 
 func mark(b bool, s string) string {

@@ -1,39 +1,78 @@
 package protocol
 
+import "fmt"
+
 // leader emits what one incarnation of the upgrader may do: let what it has under way
-// arrive, lose it (a crash, or a conflict), or, with nothing under way, read and decide.
-// What it decided may arrive at any later moment, or never: a crash and a freeze at every
-// instruction are in there, for everything is derived from objects.
-func (p Rules) leader(s *state, l int, emit func(*step)) {
-	if l == 1 && !p.takeover(s, emit) {
-		return
-	}
-	who := [...]string{"leader 0", "leader 1"}[l]
-	free := s.sets[l].op == setNone || !p.OwnWrites
-	for i := range s.r {
+// arrive, lose it (a crash, or a conflict), or read and decide. What it decided may arrive
+// at any later moment, or never: a crash and a freeze at every instruction are in there, for
+// everything is derived from objects.
+//
+// With Batch it decides on several replicas and sets before it lets the first of that arrive,
+// and then on nothing more until all has arrived or is lost: that is one look at the world,
+// and one batch of writes.
+func (n *next) leader(l int) {
+	s := n.s
+	who := fmt.Sprintf("leader %d", s.number(l))
+	for i := range s.n {
 		if s.r[i].hands[l].op != opNone {
-			p.arrive(s, l, i, who, emit)
-			free = false
+			n.arrive(l, int(i), who)
 		}
 	}
-	if s.sets[l].op != setNone {
-		p.arriveSet(s, l, who, emit)
+	for j := range s.m {
+		if s.minds[l].ops[j].op != setNone {
+			n.arriveSet(l, j, who)
+		}
 	}
-	if !free {
+	n.hear(l, who)
+	if n.OwnWrites && (s.minds[l].delivering || !n.Batch && s.under(l)) {
 		return
 	}
-	for i := range s.r {
-		p.learn(s, l, i, who, emit)
-		p.acquire(s, l, i, who, emit)
-		if op := p.decide(s, l, i); op != opNone {
-			p.try(s, emit, who, "decides: "+opNames[op]+",", i, begin(l, op))
+	for i := range s.n {
+		n.learn(l, int(i), who)
+		if s.r[i].hands[l].op != opNone {
+			continue
 		}
-		if op := p.undo(s, l, i); op != opNone {
-			p.try(s, emit, who, "decides: undo,", i, begin(l, op))
+		n.acquire(l, int(i), who)
+		n.handover(l, int(i), who)
+		n.decideReplica(l, int(i), who)
+	}
+	for j := range s.m {
+		if s.minds[l].ops[j].op == setNone {
+			n.decideSet(l, j, who)
 		}
 	}
-	if s.sets[l].op == setNone {
-		p.decideSet(s, l, who, emit)
+	n.leave(l, who)
+}
+
+// number is that of the leader with hands and minds l.
+func (s *state) number(l int) uint8 {
+	if int(s.lead)&1 == l {
+		return s.lead
+	}
+	return s.lead - 1
+}
+
+// latest says whether nobody has succeeded l.
+func (s *state) latest(l int) bool { return int(s.lead)&1 == l }
+
+// fair is c for the latest leader: one that was succeeded may stop for ever.
+func (s *state) fair(l int, c class) class {
+	if s.latest(l) {
+		return c
+	}
+	return unfair
+}
+
+func (n *next) decideReplica(l, i int, who string) {
+	op, must := n.decide(l, i)
+	if op != opNone {
+		n.try(n.s.fair(l, decided+class(op)), who, "decides: "+opNames[op]+",", i, begin(l, op))
+	}
+	if must {
+		return
+	}
+	if u := n.undo(l, i); u != opNone && u != op {
+		n.try(unfair, who, "decides: "+opNames[u]+",", i, begin(l, u))
 	}
 }
 
@@ -44,48 +83,82 @@ func begin(l int, op uint8) func(*state, *replica) string {
 	}
 }
 
-// takeover lets leader 1 begin: Adopt, then its term on the set. It returns whether it
-// may go on.
-func (p Rules) takeover(s *state, emit func(*step)) bool {
-	if !s.succeeded {
-		p.try(s, emit, "leader 1", "takes over: adopts all leases", -1, func(t *state, _ *replica) string {
-			t.succeeded, t.adopted = true, 1
-			for i := range t.r {
-				r := &t.r[i]
-				if r.phase != leased && r.phase != pinned {
-					continue
-				}
-				if p.Token {
-					r.token = r.top()
-				}
-				r.hands[1].token, r.hands[1].gone = r.token, !r.sameUID
+// takeover lets the next leader begin: Adopt, and a look at everything. Its term on the
+// sets comes later.
+func (n *next) takeover() {
+	n.try(unfair, fmt.Sprintf("leader %d", n.s.lead+1), "takes over: adopts all leases", -1, func(t *state, _ *replica) string {
+		t.lead++
+		l := int(t.lead & 1)
+		t.minds[l] = mind{wish: t.wish, deleted: t.deleted}
+		for j := range t.m {
+			t.minds[l].view[j] = t.t[j].template
+		}
+		for i := range t.n {
+			r := &t.r[i]
+			r.hands[l] = hand{}
+			if r.phase != leased && r.phase != pinned {
+				continue
 			}
-			return ""
-		})
-		return false
-	}
-	if p.SetFence && s.term == 0 {
-		p.try(s, emit, "leader 1", "puts its term on the set", -1, func(t *state, _ *replica) string {
-			t.term = 1
-			t.touchSet()
-			return ""
-		})
-		return false
-	}
-	return true
+			if n.Token {
+				r.token = n.token(int(i), r)
+			}
+			r.hands[l] = hand{token: r.token, gone: !r.sameUID}
+		}
+		return ""
+	})
 }
 
-// blind says whether l may be working from a cache of the set from before it was succeeded.
-func (s *state) blind(l int) bool { return l == 0 && s.succeeded }
+// token is a new one for a lease on r: of a trace, that which it shows next.
+func (n *next) token(i int, r *replica) uint16 {
+	if n.want != nil {
+		return max(n.want.Replicas[i].Token, r.top())
+	}
+	return r.top()
+}
 
-// observed says whether, as far as l can see, Kruise has seen the latest change of the set.
-func (s *state) observed(l int) bool { return s.blind(l) || s.seen == s.set }
+// hear: the plan, and a template that another tool wrote, as late as the cache likes.
+func (n *next) hear(l int, who string) {
+	s := n.s
+	d := &s.minds[l]
+	if s.under(l) {
+		return
+	}
+	if d.wish != s.wish || d.deleted != s.deleted {
+		n.try(s.fair(l, learns), who, "hears what the plan says", -1, func(t *state, _ *replica) string {
+			t.minds[l].wish, t.minds[l].deleted = t.wish, t.deleted
+			return ""
+		})
+	}
+	for j := range s.m {
+		if d.view[j] != s.t[j].template {
+			n.trySet(s.fair(l, learns), who, "sees the template of", j, func(t *state, k *target) string {
+				t.minds[l].view[j] = k.template
+				return ""
+			})
+		}
+	}
+}
+
+// blind says whether l may be working from a cache of set j of some time ago.
+func (s *state) blind(l int, j uint8) bool {
+	return !s.latest(l) || s.minds[l].view[j] != s.t[j].template
+}
+
+// observed says whether, as far as l can see, Kruise has seen the latest change of set j.
+func (s *state) observed(l int, j uint8) bool { return s.blind(l, j) || s.t[j].seen == s.t[j].set }
+
+// pending says whether, as far as l knows, set j has not got the images that the plan wants.
+func (n *next) pending(l int, j uint8) bool {
+	d := &n.s.minds[l]
+	return !n.trace && !n.Follow && !d.deleted && d.view[j] != n.Wishes[d.wish]
+}
 
 // learn: the leases as the arbiter lists them. A leader that was succeeded learns nothing
 // more (tokens that it was not given tell it that it was).
-func (p Rules) learn(s *state, l, i int, who string, emit func(*step)) {
+func (n *next) learn(l, i int, who string) {
+	s := n.s
 	r := &s.r[i]
-	if int(s.adopted) != l || r.hands[l].op != opNone {
+	if !s.latest(l) || r.hands[l].op != opNone {
 		return
 	}
 	h := hand{}
@@ -95,44 +168,79 @@ func (p Rules) learn(s *state, l, i int, who string, emit func(*step)) {
 	if h.token == r.hands[l].token && h.gone == r.hands[l].gone {
 		return
 	}
-	p.try(s, emit, who, "learns how it stands with its lease on", i, func(_ *state, r *replica) string {
+	n.try(learns, who, "learns how it stands with its lease on", i, func(_ *state, r *replica) string {
 		r.hands[l] = h
 		return ""
 	})
 }
 
+// settled says whether set j is ready for leases on its replicas, as far as l sees.
+func (n *next) settled(l int, j uint8) bool {
+	s := n.s
+	return n.owns(l, j) && s.minds[l].ops[j].op != setRaise && !s.minds[l].deleted && s.t[j].hook && !n.pending(l, j) && s.observed(l, j) && n.confirmed(l, j)
+}
+
+// owns says whether l's term is on set j, as far as it can see.
+func (n *next) owns(l int, j uint8) bool {
+	s := n.s
+	return !n.SetFence || s.t[j].term == s.number(l) || s.t[j].term > s.number(l) && s.blind(l, j)
+}
+
 // acquire is one call; its arrival, the answer and the belief are one action.
-func (p Rules) acquire(s *state, l, i int, who string, emit func(*step)) {
+func (n *next) acquire(l, i int, who string) {
+	s := n.s
 	r := &s.r[i]
+	j := r.target
 	switch {
-	case int(s.adopted) != l && p.Token,
-		!s.set.template || !s.observed(l) || !p.confirmed(s) || s.marked(i),
-		r.phase != none || r.working || !r.alive || r.hands[l].token != 0 || s.leases() >= p.MaxLeased,
-		r.new && r.verified, !r.new && (r.state != normal || r.grant || r.note != 0):
+	case !s.latest(l) && n.Token, !n.settled(l, j),
+		r.phase != none || !n.idleFor(r) || r.rev == 0 || r.hands[l].token != 0 || s.leases() >= n.MaxLeased,
+		r.rev == s.minds[l].view[j] && r.verified == r.rev,
+		r.rev != s.minds[l].view[j] && r.marked():
 		return
 	}
-	p.try(s, emit, who, "acquires a lease on", i, func(_ *state, r *replica) string {
-		r.phase, r.token, r.sameUID = leased, r.top(), true
+	n.try(s.fair(l, acquires), who, "acquires a lease on", i, func(_ *state, r *replica) string {
+		r.phase, r.token, r.sameUID = leased, n.token(i, r), true
 		r.hands[l] = hand{token: r.token}
 		return ""
 	})
 }
 
-// marked says whether a lease has left its marks on a replica other than i that has not
-// got one now: they are taken back before another lease is asked for.
-func (s *state) marked(i int) bool {
-	for j := range s.r {
-		if r := &s.r[j]; j != i && r.phase == none && (r.grant || r.note != 0 || r.gateClosed || !r.new && r.state == preparing) {
-			return true
-		}
+// handover asks for the end of the duty of a worker that is not upgraded, when nothing else
+// is to be done and an upgraded one is idle.
+func (n *next) handover(l, i int, who string) {
+	s := n.s
+	r := &s.r[i]
+	if !n.Handover || !s.latest(l) || !r.working || r.revoked || s.leases() > 0 || !n.settled(l, r.target) || r.verified == s.minds[l].view[r.target] {
+		return
 	}
-	return false
+	heir := false
+	for k := range s.n {
+		o := &s.r[k]
+		view := s.minds[l].view[o.target]
+		switch {
+		case !n.settled(l, o.target), o.revoked, o.rev != 0 && o.rev != view && !o.working:
+			return
+		}
+		heir = heir || o.rev == view && o.verified == view && !o.working
+	}
+	if !heir {
+		return
+	}
+	n.try(asks, who, "asks that duty be moved away from", i, func(_ *state, r *replica) string {
+		r.revoked = true
+		return ""
+	})
 }
 
-// confirmed says whether every pod at v1 is known to be held, by Kruise too.
-func (p Rules) confirmed(s *state) bool {
-	for i := range s.r {
-		if r := &s.r[i]; r.alive && !r.new && !r.released() && (!r.hold || p.Handshake && r.state == updated) {
+// confirmed says whether every pod of set j is known to be held, by Kruise too.
+func (n *next) confirmed(l int, j uint8) bool {
+	s := n.s
+	for i := range s.n {
+		r := &s.r[i]
+		if r.target != j || r.rev == 0 || r.released() {
+			continue
+		}
+		if !r.hold || n.Handshake && r.state == updated && r.hands[l].token == 0 {
 			return false
 		}
 	}
@@ -140,61 +248,92 @@ func (p Rules) confirmed(s *state) bool {
 }
 
 // released says, from the pod alone, that its hold was taken off for an upgrade.
-func (r *replica) released() bool { return r.alive && !r.hold && r.grant && r.note != 0 }
+func (r *replica) released() bool { return r.rev != 0 && !r.hold && r.grant && r.note != 0 }
+
+// marked says whether the pod bears traces of an upgrade.
+func (r *replica) marked() bool { return r.grant || r.note != 0 || r.rev != 0 && r.state == preparing }
 
 // superseded says whether the pod bears a token that was given to a later leader than l.
-func (p Rules) superseded(r *replica, l int) bool {
-	return p.FenceToken && l == 0 && (r.noteB || r.fenceB)
+func (n *next) superseded(r *replica, l int) bool {
+	k := n.s.number(l)
+	return n.FenceToken && (r.noteBy > k || r.fenceBy > k)
 }
 
 // mine says whether l believes in a lease on this very pod that nothing on the pod denies.
-func (p Rules) mine(r *replica, l int) bool {
+func (n *next) mine(r *replica, l int) bool {
 	h := r.hands[l]
-	return r.alive && h.token != 0 && !h.gone &&
-		(!p.FenceToken || h.token > r.fence && h.token >= r.note && !p.superseded(r, l))
+	return r.rev != 0 && h.token != 0 && !h.gone &&
+		(!n.FenceToken || h.token > r.fence && h.token >= r.note && !n.superseded(r, l))
 }
 
-func (p Rules) drained(r *replica) bool { return r.gateClosed || !p.Gate }
+func (n *next) drained(r *replica) bool { return r.gateClosed || !n.Gate }
 
 // selected says whether l counts i among those that Kruise may have.
-func (p Rules) selected(r *replica, l int) bool {
-	return !r.new && (r.released() || p.mine(r, l) && r.note == r.hands[l].token && r.grant && p.drained(r))
+func (n *next) selected(r *replica, l int) bool {
+	switch {
+	case r.rev == 0 || r.rev == n.s.minds[l].view[r.target]:
+		return false
+	case r.released():
+		return true
+	}
+	return n.mine(r, l) && r.note == r.hands[l].token && r.grant && n.drained(r) && r.hold &&
+		r.hands[l].op != opUndo && !n.pending(l, r.target) && !n.s.minds[l].deleted
 }
 
-// protected is the partition that is exact if those are selected of which sel says so.
-func (s *state) protected(sel func(i int) bool) (n uint8) {
-	for i := range s.r {
-		if r := &s.r[i]; !r.alive || !r.new && !sel(i) {
-			n++
+// protected is the partition of set j that is exact at revision rev if those are selected
+// of which sel says so.
+func (s *state) protected(j, rev uint8, sel func(i int) bool) (k uint8) {
+	for i := range s.n {
+		if r := &s.r[i]; r.target == j && r.rev != rev && (r.rev == 0 || !sel(int(i))) {
+			k++
 		}
 	}
-	return n
+	return k
 }
 
-// decide is the next step forward for replica i, from one version of its pod.
-func (p Rules) decide(s *state, l, i int) uint8 {
+// decide is the next step for replica i, from one version of its pod; must says that
+// nothing else can be decided instead.
+func (n *next) decide(l, i int) (op uint8, must bool) {
+	s := n.s
 	r := &s.r[i]
+	j := r.target
+	t := &s.t[j]
+	if r.rev == 0 || n.superseded(r, l) || !t.hook {
+		return opNone, true
+	}
+	if !s.minds[l].deleted && !r.hold && !r.released() && (t.seen.hook || s.blind(l, j)) {
+		return opHold, true
+	}
+	if !s.observed(l, j) || !n.owns(l, j) || s.minds[l].ops[j].op == setRaise {
+		return opNone, true // what raises the partition comes alone
+	}
 	h := r.hands[l]
-	if !r.alive || p.superseded(r, l) || !s.observed(l) {
-		return opNone
-	}
-	if !r.hold && !r.released() && (s.set.hook || !p.Hold) && (!r.new || h.token == 0) {
-		return opHold
-	}
-	if r.new {
-		return readmit(r, h)
-	}
-	if !p.mine(r, l) || !r.hold || r.state == updated || !s.set.template {
-		return opNone
-	}
+	view := s.minds[l].view[j]
 	switch {
-	case r.note != h.token:
+	case r.rev != view && r.released():
+		return opNone, true
+	case r.rev == view && r.verified != view:
+		return n.verify(l, r), true
+	case r.rev == view && (h.token != 0 || r.released() || r.hold && r.state == updated):
+		return readmit(r, h), true
+	case r.rev == view && !r.marked(), h.token == 0 && !r.marked():
+		return n.tend(l, r, h), true
+	case h.token == 0 || n.pending(l, j) || s.minds[l].deleted || h.gone || n.FenceToken && r.fence >= h.token:
+		return n.undo(l, i), true
+	}
+	return n.forward(r, l), false
+}
+
+// forward is the next step of a leased replica on its way to its release.
+func (n *next) forward(r *replica, l int) uint8 {
+	switch {
+	case !n.mine(r, l) || !r.hold || r.state == updated:
+		return opNone
+	case r.note != r.hands[l].token || !n.drained(r):
 		return opNote
-	case !p.drained(r):
-		return opGateClose
 	case !r.grant:
 		return opGrant
-	case r.state == preparing && p.Pin:
+	case r.state == preparing && n.Pin:
 		return opPin
 	case r.state == preparing:
 		return opHoldOff
@@ -202,100 +341,154 @@ func (p Rules) decide(s *state, l, i int) uint8 {
 	return opNone
 }
 
-// readmit is the next step for a pod at v2: verified under the lease, given back when
-// Kruise has confirmed the hold.
+// verify is the next step for a pod that came to the update revision and was not verified.
+func (n *next) verify(l int, r *replica) uint8 {
+	h := r.hands[l]
+	switch {
+	case n.s.minds[l].deleted && h.token == 0 && !r.released():
+		// Nobody verified it, and nobody will: what an ended lease left on it goes.
+		if r.marked() && !chosenInVain(r) {
+			return opUndo
+		}
+		return n.tend(l, r, h)
+	case !n.Readmission && h.token != 0 && r.state != updating:
+		return opRelease
+	case r.state == preparing || r.state == updating, h.token == 0 && !r.released():
+		return opNone
+	case h.token != 0 && r.phase != pinned:
+		return opPinOnly
+	}
+	return opReadmit
+}
+
+// chosenInVain: Kruise takes back by itself what it has chosen at the update revision.
+func chosenInVain(r *replica) bool { return r.state == preparing && !r.grant && r.note == 0 }
+
+// readmit is the next step for a verified pod: given back when Kruise has confirmed the hold.
 func readmit(r *replica, h hand) uint8 {
 	switch {
-	case h.token == 0 || r.state == preparing || r.state == updating:
+	case chosenInVain(r):
 		return opNone
-	case !r.verified:
-		return opReadmit
-	case r.state != normal || !r.hold:
+	case r.marked():
+		return opUnmark
+	case r.hold && r.state == updated:
 		return opNone
 	case r.gateClosed:
 		return opGateOpen
-	}
-	return opRelease
-}
-
-// mayUndo: until the hold is released everything can be undone at any time (paused, duty
-// wanted, wrong pod chosen: the reason does not matter here), once the partition protects
-// the replica and Kruise has seen that.
-func (p Rules) mayUndo(s *state, l, i int) bool {
-	r := &s.r[i]
-	if !r.alive || r.new || !r.hold || r.state == updated || p.superseded(r, l) || !s.observed(l) {
-		return false
-	}
-	if r.hands[l].token == 0 && !r.grant && r.note == 0 && !r.gateClosed && r.state != preparing {
-		return false
-	}
-	others := s.protected(func(j int) bool { return j != i && p.selected(&s.r[j], l) })
-	return s.blind(l) || s.set.partition >= others
-}
-
-// undo is how replica i is taken back, if it may be.
-func (p Rules) undo(s *state, l, i int) uint8 {
-	r := &s.r[i]
-	lease := r.hands[l].token != 0
-	switch {
-	case !p.mayUndo(s, l, i):
-		return opNone
-	case !p.UndoFirst && lease:
-		return opReleaseThenUndo
-	case !p.UndoWrites && lease && !r.grant && r.note == 0 && !r.gateClosed && r.state == normal:
+	case h.token != 0:
 		return opRelease
 	}
-	return opUndo
+	return opNone
+}
+
+// tend opens a gate that is closed for nobody, and takes the hold off when the plan goes.
+func (n *next) tend(l int, r *replica, h hand) uint8 {
+	switch {
+	case r.gateClosed && h.token == 0:
+		return opGateOpen
+	case n.s.minds[l].deleted && (r.hold || r.verified != 0) && n.givesBack(l, r.target):
+		return opUnhold
+	}
+	return opNone
+}
+
+// undo is how replica i is taken back, if it may be: until the hold is released everything
+// can be undone at any time (paused, duty wanted, wrong pod chosen: the reason does not matter
+// here), once the partition protects the replica and Kruise has seen that.
+func (n *next) undo(l, i int) uint8 {
+	s := n.s
+	r := &s.r[i]
+	h := r.hands[l]
+	j := r.target
+	isNew := r.rev == s.minds[l].view[j]
+	switch {
+	case r.rev == 0 || r.released() || n.superseded(r, l) || !s.observed(l, j) || !n.owns(l, j),
+		isNew && (h.token != 0 || chosenInVain(r)), h.token == 0 && !r.marked(), n.OwnWrites && s.minds[l].ops[j].op != setNone,
+		n.AwaitKruise && r.state == updating && h.token != 0 && !r.marked() && r.fence >= h.token && !r.gateClosed:
+		return opNone
+	}
+	if others := s.protected(j, s.minds[l].view[j], func(k int) bool { return k != i && n.selected(&s.r[k], l) }); !s.blind(l, j) && s.t[j].partition < others {
+		return opNone
+	}
+	written := !r.marked() && (n.FenceToken && n.UndoWrites && r.fence >= h.token || !n.UndoWrites || !n.FenceToken && !r.gateClosed)
+	switch {
+	case !n.UndoFirst && h.token != 0:
+		return opReleaseThenUndo
+	case !written:
+		return opUndo
+	case r.gateClosed:
+		return opGateOpen
+	case h.token != 0:
+		return opRelease
+	}
+	return opNone
 }
 
 // arrive lets what l has under way on replica i reach its goal, or get lost.
-func (p Rules) arrive(s *state, l, i int, who string, emit func(*step)) {
+func (n *next) arrive(l, i int, who string) {
+	s := n.s
 	h := s.r[i].hands[l]
-	p.try(s, emit, who, "loses (conflict, crash): "+opNames[h.op]+",", i, func(_ *state, r *replica) string {
+	n.try(unfair, who, "loses (conflict, crash): "+opNames[h.op]+",", i, func(_ *state, r *replica) string {
 		r.hands[l].op, r.hands[l].fresh = opNone, false
 		return ""
 	})
+	c := s.fair(l, arrived+class(h.op))
 	switch h.op {
-	case opPin:
-		p.try(s, emit, who, "calls Pin for", i, func(_ *state, r *replica) string { return p.pin(r, l) })
+	case opPin, opPinOnly:
+		n.try(c, who, "calls Pin for", i, func(t *state, r *replica) string {
+			t.minds[l].delivering = true
+			return n.pin(r, l)
+		})
 		return
 	case opRelease, opReleaseThenUndo:
-		p.try(s, emit, who, "calls Release for", i, func(t *state, r *replica) string { return p.release(t, r, l) })
+		n.try(c, who, "calls Release for", i, func(t *state, r *replica) string {
+			t.minds[l].delivering = true
+			return n.release(t, r, l)
+		})
 		return
 	}
-	if s.r[i].alive && (h.fresh || !p.Precondition) {
-		p.try(s, emit, who, "writes: "+opNames[h.op]+",", i, func(_ *state, r *replica) string {
-			bad := p.write(r, l)
-			fresh := r.hands[l].op != opNone
+	if s.r[i].rev != 0 && (h.fresh || !n.Precondition) {
+		n.try(c, who, "writes: "+opNames[h.op]+",", i, func(t *state, r *replica) string {
+			t.minds[l].delivering = true
+			if h.op == opReadmit && !s.latest(l) {
+				t.minds[1-l].ops[r.target].overtaken = t.minds[1-l].ops[r.target].op != setNone
+			}
+			bad := n.write(t, r, l)
 			r.touch()
-			r.hands[l].fresh = fresh // of a write of one's own one knows the version
 			return bad
 		})
 	}
 }
 
 // pin is the arbiter's answer to Pin, and what l makes of it.
-func (p Rules) pin(r *replica, l int) string {
+func (n *next) pin(r *replica, l int) string {
 	h := &r.hands[l]
-	if !r.accepts(*h) || r.working || !r.sameUID {
-		h.op, h.fresh = opNone, false
+	op := h.op
+	h.op = opNone
+	if !r.accepts(*h) || !n.idleFor(r) || op == opPin && !r.sameUID {
+		h.fresh = false
 		return ""
 	}
-	r.phase = pinned
-	h.op = opHoldOff // of the very version that was seen before
+	r.phase, r.sameUID = pinned, true
+	h.gone = h.gone && op == opPin
+	if op == opPin {
+		h.op = opHoldOff // of the very version that was seen before
+	}
 	return ""
 }
 
 // release is the arbiter's answer to Release. Checked: undo or readmission was written.
-func (p Rules) release(t *state, r *replica, l int) (bad string) {
+func (n *next) release(t *state, r *replica, l int) (bad string) {
 	h := &r.hands[l]
 	if r.accepts(*h) {
-		back := r.new && r.verified || r.born || !r.committed
-		left := r.grant || r.note != 0 || r.gateClosed || !r.hold || !back
-		if left && r.alive && !h.gone && h.op == opRelease {
+		atWork := r.committed && r.verified != r.rev && r.state == updating
+		left := r.grant || r.note != 0 || r.gateClosed || !r.hold || atWork
+		if left && r.rev != 0 && !h.gone && h.op == opRelease {
 			bad = "P5: the lease is released before undo or readmission is complete"
 		}
-		t.trusted = t.trusted || r.new && r.verified
+		if r.rev != 0 && r.phase == pinned && r.verified == r.rev {
+			t.trusted |= 1 << r.rev
+		}
 		r.phase, r.committed = none, false
 	}
 	then := opNone
@@ -307,157 +500,60 @@ func (p Rules) release(t *state, r *replica, l int) (bad string) {
 }
 
 // write applies what l decided to the pod.
-func (p Rules) write(r *replica, l int) (bad string) {
+func (n *next) write(s *state, r *replica, l int) (bad string) {
 	h := &r.hands[l]
 	op := h.op
 	h.op = opNone
 	switch op {
 	case opNote:
-		r.note, r.noteB = h.token, l == 1
-	case opGateClose:
-		r.gateClosed = true
-		if r.working {
-			bad = "P1: our gate is closed on a working replica"
+		r.note, r.noteBy = h.token, s.number(l)
+		switch {
+		case !n.Gate:
+			r.grant = true
+		case !r.gateClosed:
+			r.gateClosed = true
+			if r.working {
+				bad = "P1: our gate is closed on a working replica"
+			}
 		}
 	case opGrant:
 		r.grant = true
 	case opHoldOff:
-		r.hold, r.committed = false, true
+		r.hold, r.committed, r.verified = false, true, 0
 		if r.working {
 			bad = "P1: the hold of a working replica is released"
 		}
 	case opHold:
 		r.hold, r.state, r.grant = true, updated, false
+		if s.uniform(r.target) {
+			r.verified = r.rev
+		}
 	case opReadmit:
-		r.hold, r.grant, r.verified, r.state = true, false, true, updated
-		r.note, r.noteB = 0, false
-		p.fence(r, l)
+		if !r.hold || n.Confirm {
+			r.state = updated
+		}
+		r.hold = true
+		r.grant, r.note, r.noteBy, r.verified = false, 0, 0, s.minds[l].view[r.target]
+		n.fence(s, r, l)
+	case opUnmark:
+		r.grant, r.note, r.noteBy = false, 0, 0
 	case opUndo:
-		r.grant, r.note, r.noteB = false, 0, false
-		if r.state == preparing {
+		r.grant, r.note, r.noteBy = false, 0, 0
+		if r.state == preparing && r.rev != s.minds[l].view[r.target] {
 			r.state = normal
 		}
-		p.fence(r, l)
-		h.op = afterwards(r, h)
+		n.fence(s, r, l)
 	case opGateOpen:
 		r.gateClosed = false
-		h.op = afterwards(r, h)
+	case opUnhold:
+		r.hold, r.verified = false, 0
 	}
 	return bad
 }
 
-// afterwards is what follows on an undo: the gate, and the lease last.
-func afterwards(r *replica, h *hand) uint8 {
-	switch {
-	case r.gateClosed:
-		return opGateOpen
-	case h.token != 0:
-		return opRelease
-	}
-	return opNone
-}
-
 // fence ends what may be done to this pod under l's lease.
-func (p Rules) fence(r *replica, l int) {
-	if p.FenceToken && r.hands[l].token != 0 {
-		r.fence, r.fenceB = max(r.fence, r.hands[l].token), r.fenceB || l == 1
+func (n *next) fence(s *state, r *replica, l int) {
+	if n.FenceToken && r.hands[l].token != 0 {
+		r.fence, r.fenceBy = max(r.fence, r.hands[l].token), max(r.fenceBy, s.number(l))
 	}
-}
-
-// decideSet: arming, the template, the partition down (pods read first, the set later) or
-// up. Arming and the template are single actions: only leader 0 lives then, or nothing
-// that the other could do to the set would survive its term.
-func (p Rules) decideSet(s *state, l int, who string, emit func(*step)) {
-	if p.SetFence && int(s.term) != l {
-		if s.blind(l) {
-			p.readPods(s, l, who, emit)
-		}
-		return
-	}
-	switch {
-	case p.Hold && !s.set.hook:
-		p.try(s, emit, who, "arms the set", -1, func(t *state, _ *replica) string {
-			t.set.hook = true
-			t.touchSet()
-			return ""
-		})
-		return
-	case !s.set.template:
-		if !p.armed(s) {
-			return
-		}
-		p.try(s, emit, who, "writes the template and partition 3", -1, func(t *state, _ *replica) string {
-			t.set.template, t.set.partition = true, replicas
-			t.touchSet()
-			return ""
-		})
-		return
-	}
-	p.readPods(s, l, who, emit)
-	up := s.protected(func(i int) bool { return s.r[i].released() })
-	if up > s.set.partition {
-		p.try(s, emit, who, "decides: raise the partition", -1, func(t *state, _ *replica) string {
-			t.sets[l] = setOp{op: setRaise, partition: up, fresh: true}
-			return ""
-		})
-	}
-}
-
-// armed says whether the template may be written.
-func (p Rules) armed(s *state) bool {
-	for i := range s.r {
-		if r := &s.r[i]; !r.alive || !r.hold || p.Handshake && r.state != normal {
-			return false
-		}
-	}
-	return s.seen == s.set
-}
-
-// readPods computes the exact partition from the pods as they are now.
-func (p Rules) readPods(s *state, l int, who string, emit func(*step)) {
-	down := s.protected(func(i int) bool { return p.selected(&s.r[i], l) })
-	if !s.set.template || down >= s.set.partition || !s.observed(l) || !p.confirmed(s) {
-		return
-	}
-	p.try(s, emit, who, "reads the pods, will lower the partition", -1, func(t *state, _ *replica) string {
-		t.sets[l] = setOp{op: setLowerPod, partition: down}
-		return ""
-	})
-}
-
-func (p Rules) arriveSet(s *state, l int, who string, emit func(*step)) {
-	o := s.sets[l]
-	p.try(s, emit, who, "loses (conflict, crash) its write of the set", -1, func(t *state, _ *replica) string {
-		t.sets[l] = setOp{}
-		return ""
-	})
-	if o.op == setLowerPod {
-		if s.blind(l) && !p.TermOrder && s.term == 1 {
-			p.try(s, emit, who, "puts its older term on the set", -1, func(t *state, _ *replica) string {
-				t.term = 0
-				t.touchSet()
-				return ""
-			})
-		}
-		if (!p.SetFence || int(s.term) == l) && o.partition < s.set.partition && s.seen == s.set {
-			p.try(s, emit, who, "reads the set, decides: lower the partition", -1, func(t *state, _ *replica) string {
-				t.sets[l].op, t.sets[l].fresh = setLower, true
-				return ""
-			})
-		}
-		return
-	}
-	if !o.fresh && p.Precondition {
-		return
-	}
-	p.try(s, emit, who, "writes: the partition", -1, func(t *state, _ *replica) (bad string) {
-		exact := t.protected(func(i int) bool { r := &t.r[i]; return r.grant && r.note != 0 })
-		if o.partition < exact && !o.overtaken {
-			bad = "P4: the partition is set below the number of protected replicas"
-		}
-		t.set.partition = o.partition
-		t.sets[l] = setOp{}
-		t.touchSet()
-		return bad
-	})
 }

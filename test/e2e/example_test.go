@@ -85,6 +85,7 @@ func (s *stage) checkRunByItself(before map[string]harness.Pod, begun int) {
 
 func TestTheWorkedExample(t *testing.T) {
 	s := newStage(t)
+	s.followsTheModel()
 	before := s.begin(harness.Named(0, 2, 4), 3)
 	t.Run("replicas 1 and 3, which are off duty, are upgraded in place, the others untouched, partition 3", func(t *testing.T) {
 		s := s.on(t)

@@ -10,6 +10,7 @@ import (
 
 func TestPodsWithOurReadinessGateAreDrainedFirst(t *testing.T) {
 	s := newStage(t)
+	s.followsTheModel()
 	before := s.begin(harness.Named(0, 2, 4), 3, v1alpha1.InServiceGate)
 	t.Run("their gates are opened when a plan takes them over, and they become ready", func(t *testing.T) {
 		s := s.on(t)

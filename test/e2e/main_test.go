@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
 
+	"offduty.dev/docs/protocol"
 	"offduty.dev/test/cluster/clustertest"
 	"offduty.dev/test/cluster/controlplane"
 	"offduty.dev/test/e2e/harness"
@@ -41,7 +43,8 @@ func install(t *testing.T) *harness.System {
 // stage is a harness.Stage whose methods fail the test.
 type stage struct {
 	*harness.Stage
-	t *testing.T
+	t      *testing.T
+	strict bool
 }
 
 // newStage gives the test a namespace of its own. When the test ends, everything that
@@ -59,6 +62,7 @@ func newStageIn(t *testing.T, system *harness.System, namespace string) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
+	st := &stage{Stage: s, t: t}
 	t.Cleanup(func() {
 		e, err := s.Evidence(context.Background())
 		if err != nil {
@@ -67,6 +71,16 @@ func newStageIn(t *testing.T, system *harness.System, namespace string) *stage {
 		for _, v := range e.Prove() {
 			t.Error(v)
 		}
+		switch sum, err := e.Behaves(harness.Group); {
+		case err == nil:
+			t.Logf("the run of plan %s is a behaviour of docs/protocol: %s", harness.Group, sum)
+		case errors.Is(err, harness.ErrUnfit), errors.Is(err, protocol.ErrTooMany):
+			t.Logf("not held against docs/protocol: %v", err)
+		case st.strict:
+			t.Error(err)
+		default:
+			t.Logf("the model does not know this: %v", err)
+		}
 		if t.Failed() {
 			t.Logf("what happened last:\n%s", e.Story("", time.Now()))
 		}
@@ -74,8 +88,12 @@ func newStageIn(t *testing.T, system *harness.System, namespace string) *stage {
 			t.Error(err)
 		}
 	})
-	return &stage{Stage: s, t: t}
+	return st
 }
+
+// followsTheModel demands that the history of this stage is a behaviour of docs/protocol, and
+// does not only tell if it is not.
+func (s *stage) followsTheModel() { s.strict = true }
 
 // patience is how long a step of a story may take on a loaded machine.
 const patience = 90 * time.Second

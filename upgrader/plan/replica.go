@@ -187,6 +187,10 @@ func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
 		n.act(p)
 		return
 	}
+	if r.Lease != nil && r.State == StateUpdating && !t.isNew(r) && !n.leaving(t) {
+		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise is still updating %s", r.Name)
+		return // to a template that this cache does not show yet
+	}
 	if r.Lease != nil && r.Lease.Pinned && r.Hold && r.Verified == r.Revision {
 		// The template has moved on while it was given back to duty. What was verified stays
 		// verified, and the arbiter would never hear of it if the template came back.
@@ -283,9 +287,11 @@ func (n *next) verify(i int, t *Target, r *Replica) {
 	}
 	if !r.Hold {
 		p.Hold = new(true)
-		if r.State != StateUpdated {
-			p.State = new(StateUpdated) // so that Kruise confirms this hold, too
-		}
+	}
+	if r.State != StateUpdated {
+		// So that Kruise confirms the hold, also one that was on while it updated the pod: as
+		// long as it believes the pod to be Updating it does not look at any hold.
+		p.State = new(StateUpdated)
 	}
 	n.act(p)
 	n.sayOf(i, rankDoing, Readmitting, "%s is well at %s", r.Name, t.UpdateRevision)

@@ -417,7 +417,7 @@ func TestLostPods(t *testing.T) {
 				r.Hold, r.Fit, r.FitSince = true, true, now.Add(-time.Minute)
 				return w
 			},
-			want: []string{"patch web-1 verified=v2 fence=7"}, reason: Readmitting,
+			want: []string{"patch web-1 state=Updated verified=v2 fence=7"}, reason: Readmitting,
 		},
 		{
 			name: "a lease that was lost before the pin is given back, and another asked for",

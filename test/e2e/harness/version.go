@@ -34,9 +34,10 @@ type Pod struct {
 	Stamp
 	Name, UID   string
 	Terminating bool
-	// Hold, Grant, Working, State, Lease and Verified are our labels and annotations.
+	// Hold, Grant, Working, State, Lease, Verified and Fenced are our labels and annotations.
 	Hold, Grant              bool
 	Working, Lease, Verified string
+	Fenced                   string
 	State                    string
 	Revision                 string
 	// Image is the spec's, Runs what the container runs.
@@ -118,7 +119,7 @@ func podOf(u *unstructured.Unstructured, s Stamp) (Pod, error) {
 		Hold: p.Labels[v1alpha1.HoldLabel] == "true", Grant: p.Labels[v1alpha1.GrantLabel] == "true",
 		Working: p.Labels[v1alpha1.DefaultWorkingLabel], Lease: p.Annotations[v1alpha1.LeaseAnnotation],
 		Verified: p.Annotations[v1alpha1.VerifiedAnnotation], State: p.Labels[appspub.LifecycleStateKey],
-		Revision: p.Labels["controller-revision-hash"],
+		Revision: p.Labels["controller-revision-hash"], Fenced: p.Annotations[v1alpha1.FencedAnnotation],
 	}
 	var images []string
 	for i := range p.Spec.Containers {

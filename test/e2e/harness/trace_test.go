@@ -1,0 +1,169 @@
+package harness
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"offduty.dev/docs/protocol"
+)
+
+// recorded is the evidence of a real run on test/cluster.
+func recorded(t *testing.T, name string) Evidence {
+	t.Helper()
+	f, err := os.Open("testdata/" + name + ".json.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var e Evidence
+	if err := json.NewDecoder(z).Decode(&e); err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestRealRunsAreBehavioursOfTheModel(t *testing.T) {
+	for _, name := range []string{"worked-example", "deleted-half-way", "gate"} {
+		t.Run(name, func(t *testing.T) {
+			sum, err := recorded(t, name).Behaves(Group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(sum)
+			if sum.Events < 30 {
+				t.Errorf("only %d events were judged", sum.Events)
+			}
+		})
+	}
+}
+
+// find returns the place of the first event that is, and that comes after another.
+func find(t *testing.T, events []protocol.Event, after int, is func(protocol.Event) bool) int {
+	t.Helper()
+	i := slices.IndexFunc(events[after:], is)
+	if i < 0 {
+		t.Fatal("the recording has no such event")
+	}
+	return after + i
+}
+
+func TestDoctoredHistoriesAreNoBehaviours(t *testing.T) {
+	// In the recording replica 1 is the first whose hold is released.
+	const replica = 1
+	pinned := func(e protocol.Event) bool { return e.Replicas[replica].Phase == protocol.Pinned }
+	released := func(e protocol.Event) bool { return e.Pod == replica && pinned(e) && !e.Replicas[replica].Hold }
+	for _, tt := range []struct {
+		name   string
+		doctor func(t *testing.T, events []protocol.Event) []protocol.Event
+		says   string
+	}{
+		{
+			"a hold is released before the pin",
+			func(t *testing.T, events []protocol.Event) []protocol.Event {
+				t.Helper()
+				at := find(t, events, 0, released)
+				// The pin comes one event after the release.
+				for i := find(t, events, 0, pinned); i <= at; i++ {
+					events[i].Replicas[replica].Phase = protocol.Leased
+				}
+				return events
+			},
+			"written by the upgrader",
+		},
+		{
+			"a hold is taken off by nobody who may",
+			func(t *testing.T, events []protocol.Event) []protocol.Event {
+				t.Helper()
+				events[find(t, events, 0, released)].By = protocol.System
+				return events
+			},
+			"pod sample-1",
+		},
+		{
+			"a lease is given back before the replica is readmitted",
+			func(t *testing.T, events []protocol.Event) []protocol.Event {
+				t.Helper()
+				from := find(t, events, 0, released) + 1
+				to := find(t, events, from, func(e protocol.Event) bool { return e.Replicas[replica].Phase == protocol.NoLease })
+				for i := from; i < to; i++ {
+					events[i].Replicas[replica].Phase, events[i].Replicas[replica].Token = protocol.NoLease, 0
+				}
+				return events
+			},
+			"",
+		},
+		{
+			"the partition is lowered by one too many",
+			func(t *testing.T, events []protocol.Event) []protocol.Event {
+				t.Helper()
+				low := func(e protocol.Event) bool { return e.Sets[0].Partition == 3 }
+				for i := find(t, events, 0, low); i < len(events) && low(events[i]); i++ {
+					events[i].Sets[0].Partition = 2
+				}
+				return events
+			},
+			"set sample",
+		},
+		{
+			"a leased replica gets duty",
+			func(t *testing.T, events []protocol.Event) []protocol.Event {
+				t.Helper()
+				for i := find(t, events, 0, pinned); i < len(events) && pinned(events[i]); i++ {
+					events[i].Replicas[replica].Working = true
+				}
+				return events
+			},
+			"roster",
+		},
+		{
+			"Kruise updates a replica that is held",
+			func(t *testing.T, events []protocol.Event) []protocol.Event {
+				t.Helper()
+				events = slices.Delete(events, find(t, events, 0, released), find(t, events, 0, released)+1)
+				for i := range events {
+					if r := &events[i].Replicas[replica]; r.Rev == 1 && pinned(events[i]) {
+						r.Hold = true
+					}
+				}
+				return events
+			},
+			"",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			traces, err := recorded(t, "worked-example").Traces(Group)
+			if err != nil {
+				t.Fatal(err)
+			}
+			trace := traces[0]
+			trace.Events = tt.doctor(t, trace.Events)
+			_, err = protocol.Protocol.Accepts(trace)
+			if _, ok := errors.AsType[*protocol.Rejection](err); !ok {
+				t.Fatalf("got %v, want a rejection", err)
+			}
+			if !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("it does not tell of %q: %v", tt.says, err)
+			}
+			t.Log(err)
+		})
+	}
+}
+
+func TestWhatTheModelDoesNotCoverIsSaid(t *testing.T) {
+	e := recorded(t, "worked-example")
+	for i := range e.Rosters {
+		e.Rosters[i].Status.Frozen = true
+	}
+	if _, err := e.Behaves(Group); !errors.Is(err, ErrUnfit) {
+		t.Errorf("got %v, want ErrUnfit", err)
+	}
+}
