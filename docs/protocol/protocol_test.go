@@ -65,7 +65,6 @@ func TestProtocolKeepsItsPromises(t *testing.T) {
 		{"two upgraders, the first wakes up at any time, two replicas", only(two, sets(2)), medium},
 		{"two upgraders, a lease expires, two replicas", only(two, sets(2), expiries(1)), large},
 		{"two upgrades of three replicas", only(wishes(2, 3)), large},
-		{"two upgrades of three replicas in two sets", only(sets(2, 1), wishes(2, 3)), large},
 		{"two upgraders, the first wakes up at any time", only(two), large},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
