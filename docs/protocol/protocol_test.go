@@ -53,7 +53,7 @@ func TestProtocolKeepsItsPromises(t *testing.T) {
 		{"… which decides on several replicas at a time", only(batch), medium},
 		{"… a lease expires", only(expiries(1)), medium},
 		{"… a pod is lost", only(losses(1)), large},
-		{"… the gate, a lease expires", only(gate, expiries(1)), medium},
+		{"… the gate, a lease expires", only(gate, expiries(1)), large},
 		{"… handover: two of three work and go only when asked", only(slots(2)), tiny},
 		{"… the plan may be deleted at any moment", only(deleted), medium},
 		{"… two sets", only(sets(2, 1)), medium},
