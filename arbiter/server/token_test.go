@@ -91,6 +91,25 @@ func with(ctx context.Context, token string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token)
 }
 
+// attend sends one request of an attending replica, and returns with what the answer comes.
+func attend(replica, instance string) func(context.Context, *grpc.ClientConn) error {
+	return func(ctx context.Context, conn *grpc.ClientConn) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		s, err := arbiterv1.NewAttendanceServiceClient(conn).Attend(ctx)
+		if err != nil {
+			return err
+		}
+		err = s.Send(&arbiterv1.AttendRequest{Group: group, Replica: replica, Instance: instance, Duty: arbiterv1.Duty_DUTY_IDLE, Sequence: 1})
+		// A stream that the server has ended already says io.EOF here, and why at the next Recv.
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		_, err = s.Recv()
+		return err
+	}
+}
+
 func TestWhoMayCallWithAToken(t *testing.T) {
 	a, _ := start(t, store.NewMemory())
 	ca, b := newAuthority(t), &book{}
@@ -101,21 +120,6 @@ func TestWhoMayCallWithAToken(t *testing.T) {
 	}
 	listWithMuch := func(ctx context.Context, conn *grpc.ClientConn) error {
 		return list(metadata.AppendToOutgoingContext(ctx, "much", strings.Repeat("x", 64<<10)), conn)
-	}
-	attend := func(replica, instance string) func(context.Context, *grpc.ClientConn) error {
-		return func(ctx context.Context, conn *grpc.ClientConn) error {
-			ctx, cancel := context.WithCancel(ctx)
-			defer cancel()
-			s, err := arbiterv1.NewAttendanceServiceClient(conn).Attend(ctx)
-			must(t, err)
-			err = s.Send(&arbiterv1.AttendRequest{Group: group, Replica: replica, Instance: instance, Duty: arbiterv1.Duty_DUTY_IDLE, Sequence: 1})
-			// A stream that the server has ended already says io.EOF here, and why at the next Recv.
-			if err != nil && !errors.Is(err, io.EOF) {
-				return err
-			}
-			_, err = s.Recv()
-			return err
-		}
 	}
 	up := []tls.Certificate{ca.issue(t, "up", -time.Hour, time.Hour)}
 	expired := []tls.Certificate{ca.issue(t, "up", -time.Hour, -time.Minute)}

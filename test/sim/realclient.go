@@ -293,7 +293,7 @@ func (k *kube) writeSet(was Set, next *kruisev1beta1.StatefulSet, owned string, 
 	s := k.u.s
 	live := s.cfg.typedSet(&was)
 	if status {
-		next.Spec, next.ObjectMeta.Annotations = live.Spec, live.Annotations
+		next.Spec, next.Annotations = live.Spec, live.Annotations
 	} else {
 		next.Status = live.Status
 	}

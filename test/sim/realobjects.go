@@ -183,7 +183,7 @@ func (c *Config) typedSet(s *Set) *kruisev1beta1.StatefulSet {
 	o.Spec.PodManagementPolicy = appsv1.ParallelPodManagement
 	o.Spec.Template = c.template(s.Image)
 	o.Spec.UpdateStrategy.Type = appsv1.RollingUpdateStatefulSetStrategyType
-	o.Spec.UpdateStrategy.RollingUpdate = s.Settings.rolling(s.Partition)
+	o.Spec.UpdateStrategy.RollingUpdate = s.rolling(s.Partition)
 	if s.Armed {
 		o.Spec.Lifecycle = &appspub.Lifecycle{InPlaceUpdate: &appspub.LifecycleHook{LabelsHandler: map[string]string{v1alpha1.HoldLabel: "true"}}}
 	}
@@ -218,7 +218,7 @@ func (s *Settings) rolling(partition int32) *kruisev1beta1.RollingUpdateStateful
 // weights reads "label=value:weight label=value:weight".
 func weights(s string) *appspub.UpdatePriorityStrategy {
 	p := &appspub.UpdatePriorityStrategy{}
-	for _, f := range strings.Fields(s) {
+	for f := range strings.FieldsSeq(s) {
 		label, weight, _ := strings.Cut(f, ":")
 		key, value, _ := strings.Cut(label, "=")
 		n, err := strconv.ParseInt(weight, 10, 32)
@@ -359,4 +359,4 @@ func (c *Config) typedPlan(p *planObject) *v1alpha1.UpgradePlan {
 	return o
 }
 
-func seconds(d time.Duration) int32 { return int32(d / time.Second) }
+func seconds(d time.Duration) int32 { return int32(d / time.Second) } //nolint:gosec // a small number

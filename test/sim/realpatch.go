@@ -28,7 +28,7 @@ func patched[T any](kind string, live *T, t types.PatchType, patch []byte) (*T, 
 	if err != nil {
 		return nil, err
 	}
-	next := old
+	var next []byte
 	switch t { //nolint:exhaustive // server-side apply has a call of its own
 	case types.JSONPatchType:
 		p, err := jsonpatch.DecodePatch(patch)

@@ -256,27 +256,33 @@ func (u *upgrader) target(of target, i int, state snapshot, blocked bool, leases
 	t.TemplateWritten = of.image != "" && set.Plan != "" && set.ImagesGeneration == p.generation
 	stale = u.behind("set "+of.name, set.RV)
 	for j := range set.Replicas {
-		name := set.member(j)
-		pod, exists := u.cache.pods[name]
-		r := plan.Replica{Name: name, Target: i, Duty: u.duty(state, name, pod.UID)}
-		if l, ok := leases[name]; ok {
-			r.Lease = &l
-		}
-		l, listed := state.replicas[name]
-		if r.Unlisted = !listed && !blocked; r.Lease == nil && l.Lease.Holder != p.uid {
-			r.LeasedBy = l.Lease.Holder
-		}
-		if exists {
-			stale = stale || u.behind(pod.UID, pod.RV)
-			u.fill(&r, &pod)
-		}
-		if l, ok := p.steps[name]; ok && p.shown[of.name] == t.UpdateRevision {
+		r, late := u.replica(set.member(j), i, state, blocked, leases)
+		stale = stale || late
+		if l, ok := p.steps[r.Name]; ok && p.shown[of.name] == t.UpdateRevision {
 			r.LastStep, r.LastSince = l.step, l.since
 		}
 		t.Pods = append(t.Pods, r)
 	}
 	u.behindOf(&t)
 	return t, stale
+}
+
+// replica is what is seen of one of them.
+func (u *upgrader) replica(name string, target int, state snapshot, blocked bool, leases map[string]plan.Lease) (r plan.Replica, stale bool) {
+	pod, exists := u.cache.pods[name]
+	r = plan.Replica{Name: name, Target: target, Duty: u.duty(state, name, pod.UID)}
+	if l, ok := leases[name]; ok {
+		r.Lease = &l
+	}
+	l, listed := state.replicas[name]
+	if r.Unlisted = !listed && !blocked; r.Lease == nil && l.Lease.Holder != u.doing.uid {
+		r.LeasedBy = l.Lease.Holder
+	}
+	if exists {
+		stale = u.behind(pod.UID, pod.RV)
+		u.fill(&r, &pod)
+	}
+	return r, stale
 }
 
 // changes is kruise.Changes.
