@@ -236,7 +236,20 @@ func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]p
 			w.Arbiter.Orphans = append(w.Arbiter.Orphans, leases[name])
 		}
 	}
+	if arb.Blocked == nil {
+		w.Arbiter.Outside = state.outside(known)
+	}
 	return w, stale
+}
+
+// outside is an idle replica that nobody has leased and that is no target's; "" for none.
+func (s *snapshot) outside(known map[string]bool) string {
+	for _, name := range slices.Sorted(maps.Keys(s.replicas)) {
+		if r := s.replicas[name]; !known[name] && r.Duty == roster.Idle && r.Lease.ID == "" {
+			return namespace + "/" + name
+		}
+	}
+	return ""
 }
 
 // target is the part of observe.World that reads one set.
