@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"slices"
 	"strings"
 )
 
@@ -112,19 +113,9 @@ func (w *weaver) ask(fn *ast.FuncDecl) error {
 		}
 		name = fn.Recv.List[0].Names[0].Name + "." + name
 	}
-	var args []string
-	for _, f := range fn.Type.Params.List {
-		if len(f.Names) == 0 {
-			return fmt.Errorf("%s: %s: every parameter needs a name", w.file, name)
-		}
-		for _, n := range f.Names {
-			if args = append(args, n.Name); n.Name == "_" {
-				return fmt.Errorf("%s: %s: every parameter needs a name", w.file, name)
-			}
-		}
-		if _, variadic := f.Type.(*ast.Ellipsis); variadic {
-			args[len(args)-1] += "..."
-		}
+	args := arguments(fn)
+	if slices.Contains(args, "_") {
+		return fmt.Errorf("%s: %s: every parameter needs a name", w.file, name)
 	}
 	for no := range w.faults {
 		if no++; w.edits[fn][no] == nil {
@@ -138,6 +129,24 @@ func (w *weaver) ask(fn *ast.FuncDecl) error {
 		}
 	}
 	return nil
+}
+
+// arguments are the parameters of fn as it hands them on; "_" stands for one without a name.
+func arguments(fn *ast.FuncDecl) []string {
+	var args []string
+	for _, f := range fn.Type.Params.List {
+		if len(f.Names) == 0 {
+			args = append(args, "_")
+			continue
+		}
+		for _, n := range f.Names {
+			args = append(args, n.Name)
+		}
+		if _, variadic := f.Type.(*ast.Ellipsis); variadic {
+			args[len(args)-1] += "..."
+		}
+	}
+	return args
 }
 
 // copies writes the faulty copies of a function. The compiler names them by their faults.
