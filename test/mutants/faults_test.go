@@ -110,7 +110,7 @@ var faults = []fault{
 	one("the hold is not put on again", replica,
 		`if !r.Hold {
 		p.Hold = new(true)`, `if false {
-		p.Hold = new(true)`, "1", "6").and(step, `&& !r.released() && (!r.Hold ||`, `&& !r.released() && r.Verified != r.Revision && (!r.Hold ||`),
+		p.Hold = new(true)`, "1", "6").and(step, `(!r.Hold || r.State == StateAbsent ||`, `r.Verified != r.Revision && (!r.Hold || r.State == StateAbsent ||`),
 	one("a replica gets duty before Kruise has seen its hold", replica,
 		`	case r.unconfirmed():
 		n.sayOf(i, rankWaiting, Readmitting`, `	case false:
@@ -124,14 +124,16 @@ var faults = []fault{
 	one("a replica counts as upgraded without verification", step,
 		`case t.isNew(r) && r.Verified != t.UpdateRevision:`, `case false:`, "3", "6"),
 	one("released holds are put on again", step,
-		`r.Exists && !r.Terminating && !r.released() && (!r.Hold`, `r.Exists && !r.Terminating && (!r.Hold`, "3"),
+		`r.Exists && !r.Terminating && !r.released() &&
+`, `r.Exists && !r.Terminating &&
+`, "3"),
 	one("holds need no confirmation by Kruise", step,
 		`r.Hold && (r.State == StateUpdated || r.State == StateAbsent)`, `r.Hold && false`, "1"),
 
 	// A set.
 	one("a leader acts on what a later one has armed", target, `if t.ArmedTerm > n.w.Term {`, `if false {`, "1", "5", "7"),
 	one("a new leader does not put its term on the set", target,
-		`if (t.ArmedTerm != n.w.Term || !t.Settings) &&`, `if !t.Settings &&`, "1", "5"),
+		`if t.ArmedTerm != n.w.Term && (t.busy()`, `if false && (t.busy()`, "1", "5"),
 	one("a new leader acts on a set before it has adopted", target,
 		`if !n.leaving(t) && !n.w.Arbiter.Adopted && t.busy() {`, `if false {`, "1", "5"),
 	one("a set is taken over before the status names it", target, `if !t.Listed {`, `if false {`, "7"),
