@@ -48,8 +48,8 @@ func Explore(p Rules, limit int) Result {
 	for n := 0; n < len(x.keys) && len(x.keys) < limit; n++ {
 		if bad := x.expand(n); bad != nil {
 			res.Bad = bad.bad
-			res.Trace = x.trace(uint32(n), bad)                        //nolint:gosec // limit
-			res.States, res.Depth = len(x.keys), len(x.way(uint32(n))) //nolint:gosec // limit
+			res.Trace = x.trace(uint32(n), bad)
+			res.States, res.Depth = len(x.keys), len(x.way(uint32(n)))
 			return res
 		}
 		res.Full = n == len(x.keys)-1
@@ -100,7 +100,7 @@ func (x *explorer) add(k key, from uint32) uint32 {
 	if len(x.keys)*4 >= len(x.slots)*3 {
 		x.grow()
 	}
-	mask := uint64(len(x.slots) - 1)
+	mask := uint64(len(x.slots) - 1) //nolint:gosec // not negative
 	for i := k.hash() & mask; ; i = (i + 1) & mask {
 		switch n := x.slots[i]; {
 		case n == 0:
@@ -116,13 +116,13 @@ func (x *explorer) add(k key, from uint32) uint32 {
 
 func (x *explorer) grow() {
 	slots := make([]uint32, 2*len(x.slots))
-	mask := uint64(len(slots) - 1)
+	mask := uint64(len(slots) - 1) //nolint:gosec // not negative
 	for n := range x.keys {
 		i := x.keys[n].hash() & mask
 		for slots[i] != 0 {
 			i = (i + 1) & mask
 		}
-		slots[i] = uint32(n + 1) //nolint:gosec // limit
+		slots[i] = uint32(n + 1)
 	}
 	x.slots = slots
 }

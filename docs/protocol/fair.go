@@ -1,6 +1,9 @@
 package protocol
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // liveness looks for what keeps the plan from its end, in two ways: states from which no
 // step leads there any more (AG EF done), and fair runs that never come there, although they
@@ -27,7 +30,7 @@ func (x *explorer) liveness(res *Result) {
 	for n, ok := range good {
 		if !ok {
 			if res.Stuck == 0 {
-				res.Trace = x.trace(uint32(n), nil) //nolint:gosec // limit
+				res.Trace = x.trace(uint32(n), nil)
 			}
 			res.Stuck++
 		}
@@ -112,8 +115,27 @@ func (f *finder) find() []uint32 {
 // judge says whether component c has a fair run, or which of its states are left to be
 // looked at again.
 func (f *finder) judge(c []uint32) (rest []uint32, fair bool) {
+	possible, inside := f.kindsOf(c)
+	fair = true
+	for k := unfair + 1; k < classes; k++ {
+		fair = fair && (inside[k] || !possible[k])
+	}
+	if fair || len(c) == 1 {
+		return nil, fair // one state: a run that stands still
+	}
+	for _, n := range c {
+		f.out[n] = slices.ContainsFunc(f.kinds[f.first[n]:f.first[n+1]], func(k class) bool { return k != unfair && !inside[k] })
+		if !f.out[n] {
+			rest = append(rest, n)
+		}
+	}
+	return rest, false
+}
+
+// kindsOf says which kinds of action are possible in component c, and which lead from a
+// state of it to another.
+func (f *finder) kindsOf(c []uint32) (possible, inside [classes]bool) {
 	id := f.comp[c[0]]
-	var possible, inside [classes]bool
 	for _, n := range c {
 		for e := f.first[n]; e < f.first[n+1]; e++ {
 			k := f.kinds[e]
@@ -123,27 +145,7 @@ func (f *finder) judge(c []uint32) (rest []uint32, fair bool) {
 			}
 		}
 	}
-	fair = true
-	for k := unfair + 1; k < classes; k++ {
-		fair = fair && (inside[k] || !possible[k])
-	}
-	if fair || len(c) == 1 {
-		return nil, fair // one state: a run that stands still
-	}
-	for _, n := range c {
-		for e := f.first[n]; e < f.first[n+1]; e++ {
-			if k := f.kinds[e]; k != unfair && !inside[k] {
-				f.out[n] = true
-				break
-			}
-		}
-	}
-	for _, n := range c {
-		if !f.out[n] {
-			rest = append(rest, n)
-		}
-	}
-	return rest, false
+	return possible, inside
 }
 
 // components tells every strongly connected component of the states within (nil: all) that
@@ -151,7 +153,7 @@ func (f *finder) judge(c []uint32) (rest []uint32, fair bool) {
 func (f *finder) components(within []uint32, tell func([]uint32)) {
 	if within == nil {
 		for n := range f.keys {
-			f.visit(uint32(n), tell) //nolint:gosec // limit
+			f.visit(uint32(n), tell)
 		}
 		return
 	}

@@ -11,19 +11,7 @@ const kruise = "Kruise"
 // present is all: any state that a cache could show at the moment of a decision is one
 // that it could have copied then and kept since.
 func (n *next) kruiseCaches() {
-	s := n.s
-	pods, sets, lowered, grant := false, false, false, false
-	for j := range s.m {
-		t := &s.t[j]
-		pods = pods || t.expecting
-		sets = sets || t.seen != t.set
-		lowered = lowered || t.seen.partition > t.partition
-	}
-	for i := range s.n {
-		r := &s.r[i]
-		pods = pods || r.seen != r.pod
-		grant = grant || r.grant && !r.seen.grant
-	}
+	pods, sets, lowered, grant := n.s.late()
 	first, last := seesPods, seesSets
 	if grant && lowered {
 		first = seesGrant
@@ -50,6 +38,23 @@ func (n *next) kruiseCaches() {
 			return ""
 		})
 	}
+}
+
+// late says what Kruise has not seen: anything of the pods, of the sets; a lower partition, a
+// grant.
+func (s *state) late() (pods, sets, lowered, grant bool) {
+	for j := range s.m {
+		t := &s.t[j]
+		pods = pods || t.expecting
+		sets = sets || t.seen != t.set
+		lowered = lowered || t.seen.partition > t.partition
+	}
+	for i := range s.n {
+		r := &s.r[i]
+		pods = pods || r.seen != r.pod
+		grant = grant || r.grant && !r.seen.grant
+	}
+	return pods, sets, lowered, grant
 }
 
 // kruisePod is what Kruise does with one pod.

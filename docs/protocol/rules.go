@@ -95,7 +95,7 @@ func (p *Rules) blank() state {
 		s.m++
 		for range k {
 			r := &s.r[s.n]
-			r.target = uint8(j) //nolint:gosec // small
+			r.target = uint8(j)
 			r.rev, r.verified = 1, 0
 			r.seen = r.pod
 			s.n++

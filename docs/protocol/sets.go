@@ -36,6 +36,13 @@ func (n *next) decideSet(l int, j uint8, who string) {
 		n.finish(l, j, who)
 	}
 	n.readPods(l, j, who)
+	n.raise(l, j, who)
+}
+
+// raise is for when somebody is not to be updated any more, or for a change of mind.
+func (n *next) raise(l int, j uint8, who string) {
+	s := n.s
+	t := &s.t[j]
 	if up := n.must(j); up > t.partition && !s.claims(l, j) {
 		c := unfair // a change of mind
 		if t.partition < s.protected(j, t.template, func(i int) bool { return n.selected(&s.r[i], l) }) {
@@ -247,7 +254,7 @@ func (n *next) giveBack(l int, j uint8, who string) {
 		return
 	}
 	for i := range s.n {
-		if r := &s.r[i]; r.target == j && r.rev != 0 && (r.hold && !(!n.Finish && r.marked()) || r.gateClosed) {
+		if r := &s.r[i]; r.target == j && r.rev != 0 && (r.hold && (n.Finish || !r.marked()) || r.gateClosed) {
 			return
 		}
 	}
@@ -272,7 +279,7 @@ func (n *next) leave(l int, who string) {
 	}
 	for i := range s.n {
 		r := &s.r[i]
-		if r.phase != none && !(r.phase == pinned || r.phase == leased) || r.hands[l].token != 0 || r.phase != none {
+		if r.phase != none || r.hands[l].token != 0 {
 			n.orphan(l, int(i), who)
 			return
 		}
@@ -287,6 +294,24 @@ func (n *next) leave(l int, who string) {
 func (n *next) orphan(l, i int, who string) {
 	if r := &n.s.r[i]; r.hands[l].token != 0 && r.hands[l].op == opNone {
 		n.try(decided+class(opRelease), who, "decides: release,", i, begin(l, opRelease))
+	}
+}
+
+// readSet is the second half of a decision to lower the partition.
+func (n *next) readSet(l int, j uint8, who string, goesOn bool) {
+	s := n.s
+	if number := s.number(l); !n.TermOrder && s.t[j].term > number {
+		n.trySet(unfair, who, "puts its older term on", j, func(x *state, k *target) string {
+			k.term = number
+			x.touchSet(j)
+			return ""
+		})
+	}
+	if goesOn {
+		n.trySet(s.fair(l, readsSet), who, "reads the set, decides: lower the partition of", j, func(x *state, _ *target) string {
+			x.minds[l].ops[j].op, x.minds[l].ops[j].fresh = setLower, true
+			return ""
+		})
 	}
 }
 
@@ -305,19 +330,7 @@ func (n *next) arriveSet(l int, j uint8, who string) {
 		return ""
 	})
 	if o.op == setLowerPod {
-		if !n.TermOrder && t.term > number {
-			n.trySet(unfair, who, "puts its older term on", j, func(x *state, k *target) string {
-				k.term = number
-				x.touchSet(j)
-				return ""
-			})
-		}
-		if goesOn {
-			n.trySet(s.fair(l, readsSet), who, "reads the set, decides: lower the partition of", j, func(x *state, _ *target) string {
-				x.minds[l].ops[j].op, x.minds[l].ops[j].fresh = setLower, true
-				return ""
-			})
-		}
+		n.readSet(l, j, who, goesOn)
 		return
 	}
 	if !o.fresh && n.Precondition {

@@ -391,12 +391,8 @@ func (s *state) touchSet(j uint8) {
 func (s *state) settle() {
 	for i := range s.n {
 		for l := range s.r[i].hands {
-			switch h := &s.r[i].hands[l]; h.op {
-			case opNone, opPin, opPinOnly, opRelease, opReleaseThenUndo:
-			default:
-				if !h.fresh {
-					h.op = opNone
-				}
+			if h := &s.r[i].hands[l]; !h.fresh && !h.calls() {
+				h.op = opNone
 			}
 		}
 	}
@@ -407,6 +403,11 @@ func (s *state) settle() {
 			}
 		}
 	}
+}
+
+// calls says whether what is under way goes to the arbiter, whom no version of a pod concerns.
+func (h *hand) calls() bool {
+	return h.op == opPin || h.op == opPinOnly || h.op == opRelease || h.op == opReleaseThenUndo
 }
 
 // idle ends the delivery of a leader that has nothing under way any more.
@@ -451,7 +452,7 @@ func (s state) String() string {
 		if s.m > 1 {
 			fmt.Fprintf(&b, "set %d: ", j)
 		}
-		b.WriteString(t.set.String())
+		b.WriteString(t.String())
 		if t.seen != t.set {
 			fmt.Fprintf(&b, " (Kruise: %s)", t.seen)
 		}

@@ -409,7 +409,7 @@ func (c *checker) match(s *state, e *Event, after map[state]struct{}, depth int)
 	from := s.sight()
 	var via []state
 	c.w.emit = func(st *step) {
-		if st.bad != "" || c.w.Rules.invariant(&st.to) != "" || e.By != Unknown && strings.HasPrefix(st.who, "leader") != (e.By == Upgrader) && !asked(st) {
+		if st.bad != "" || c.w.invariant(&st.to) != "" || e.By != Unknown && strings.HasPrefix(st.who, "leader") != (e.By == Upgrader) && !asked(st) {
 			return
 		}
 		v := st.to.sight()
@@ -438,23 +438,26 @@ func asked(st *step) bool {
 func nearer(before, v, goal *Sight) bool {
 	for i := range v.Replicas {
 		b, x, g := before.Replicas[i], v.Replicas[i], goal.Replicas[i]
-		if x.Phase != b.Phase || x.Token != b.Token {
-			if x.Phase != g.Phase && !(x.Phase == leased && g.Phase == pinned) || x.Phase == g.Phase && x.Token != g.Token {
-				return false
-			}
-			x.Phase, x.Token = b.Phase, b.Token
+		if !x.leaseNearer(&b, &g) || x.Working != b.Working && x.Working != g.Working {
+			return false
 		}
-		if x.Working != b.Working {
-			if x.Working != g.Working {
-				return false
-			}
-			x.Working = b.Working
-		}
+		x.Phase, x.Token, x.Working = b.Phase, b.Token, b.Working
 		if x != b {
 			return false
 		}
 	}
 	return v.Sets == before.Sets && (v.Lead == before.Lead || v.Lead == goal.Lead)
+}
+
+// leaseNearer says whether the lease of x is that of before, that of goal, or on its way there.
+func (x *Replica) leaseNearer(before, goal *Replica) bool {
+	switch {
+	case x.Phase == before.Phase && x.Token == before.Token:
+		return true
+	case x.Phase == goal.Phase:
+		return x.Token == goal.Token
+	}
+	return x.Phase == leased && goal.Phase == pinned
 }
 
 // reject says what was not a behaviour, and what would have been.
@@ -468,11 +471,11 @@ func (c *checker) reject(e *Event, all map[state]struct{}) error {
 		states[s.String()] = true
 		v := s.sight()
 		c.w.emit = func(st *step) {
-			if st.to.sight() == v && c.w.Rules.invariant(&st.to) == "" && st.bad == "" {
+			if st.to.sight() == v && c.w.invariant(&st.to) == "" && st.bad == "" {
 				return
 			}
 			text := st.String()
-			if bad := st.bad + c.w.Rules.invariant(&st.to); bad != "" {
+			if bad := st.bad + c.w.invariant(&st.to); bad != "" {
 				text += " (which would break " + bad + ")"
 			}
 			could[text] = true

@@ -13,16 +13,7 @@ import "fmt"
 func (n *next) leader(l int) {
 	s := n.s
 	who := fmt.Sprintf("leader %d", s.number(l))
-	for i := range s.n {
-		if s.r[i].hands[l].op != opNone {
-			n.arrive(l, int(i), who)
-		}
-	}
-	for j := range s.m {
-		if s.minds[l].ops[j].op != setNone {
-			n.arriveSet(l, j, who)
-		}
-	}
+	n.arrivals(l, who)
 	n.hear(l, who)
 	if n.OwnWrites && (s.minds[l].delivering || !n.Batch && s.under(l)) {
 		return
@@ -42,6 +33,21 @@ func (n *next) leader(l int) {
 		}
 	}
 	n.leave(l, who)
+}
+
+// arrivals: what l has under way.
+func (n *next) arrivals(l int, who string) {
+	s := n.s
+	for i := range s.n {
+		if s.r[i].hands[l].op != opNone {
+			n.arrive(l, int(i), who)
+		}
+	}
+	for j := range s.m {
+		if s.minds[l].ops[j].op != setNone {
+			n.arriveSet(l, j, who)
+		}
+	}
 }
 
 // number is that of the leader with hands and minds l.
@@ -307,6 +313,14 @@ func (n *next) decide(l, i int) (op uint8, must bool) {
 	if !s.observed(l, j) || !n.owns(l, j) || s.minds[l].ops[j].op == setRaise {
 		return opNone, true // what raises the partition comes alone
 	}
+	return n.step(l, i)
+}
+
+// step is decide for a pod that is held, or released, in a set that Kruise has seen.
+func (n *next) step(l, i int) (op uint8, must bool) {
+	s := n.s
+	r := &s.r[i]
+	j := r.target
 	h := r.hands[l]
 	view := s.minds[l].view[j]
 	switch {
@@ -507,15 +521,7 @@ func (n *next) write(s *state, r *replica, l int) (bad string) {
 	switch op {
 	case opNote:
 		r.note, r.noteBy = h.token, s.number(l)
-		switch {
-		case !n.Gate:
-			r.grant = true
-		case !r.gateClosed:
-			r.gateClosed = true
-			if r.working {
-				bad = "P1: our gate is closed on a working replica"
-			}
-		}
+		bad = n.drain(r)
 	case opGrant:
 		r.grant = true
 	case opHoldOff:
@@ -547,6 +553,20 @@ func (n *next) write(s *state, r *replica, l int) (bad string) {
 		r.gateClosed = false
 	case opUnhold:
 		r.hold, r.verified = false, 0
+	}
+	return bad
+}
+
+// drain is what the note brings with it.
+func (n *next) drain(r *replica) (bad string) {
+	switch {
+	case !n.Gate:
+		r.grant = true
+	case !r.gateClosed:
+		r.gateClosed = true
+		if r.working {
+			bad = "P1: our gate is closed on a working replica"
+		}
 	}
 	return bad
 }

@@ -187,17 +187,27 @@ func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
 		n.act(p)
 		return
 	}
-	if r.Lease != nil && r.State == StateUpdating && !t.isNew(r) && !n.leaving(t) {
+	n.giveUp(i, t, r)
+}
+
+// giveUp releases the lease of a replica that was taken back.
+func (n *next) giveUp(i int, t *Target, r *Replica) {
+	switch {
+	case n.strange(t, r):
 		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise is still updating %s", r.Name)
-		return // to a template that this cache does not show yet
-	}
-	if r.Lease != nil && r.Lease.Pinned && r.Hold && r.Verified == r.Revision {
+	case r.Lease != nil && r.Lease.Pinned && r.Hold && r.Verified == r.Revision:
 		// The template has moved on while it was given back to duty. What was verified stays
 		// verified, and the arbiter would never hear of it if the template came back.
 		n.release(r, true, r.Revision)
-		return
+	default:
+		n.release(r, false, "")
 	}
-	n.release(r, false, "")
+}
+
+// strange says whether Kruise is updating a leased pod to a template that this cache does not
+// show yet. A plan that leaves does not wait for it: there must be a way out.
+func (n *next) strange(t *Target, r *Replica) bool {
+	return r.Lease != nil && r.State == StateUpdating && !t.isNew(r) && !n.leaving(t)
 }
 
 func (n *next) release(r *Replica, upgraded bool, revision string) {

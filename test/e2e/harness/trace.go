@@ -299,7 +299,7 @@ func (r *retelling) count() error {
 	}
 	r.tokens = map[int64]uint16{}
 	for i, n := range slices.Sorted(maps.Keys(seen)) {
-		r.tokens[n] = uint16(i + 1) //nolint:gosec // see above
+		r.tokens[n] = uint16(i + 1)
 	}
 	return nil
 }
@@ -339,28 +339,42 @@ func (r *retelling) roster(x *Roster) error {
 	r.holders(x)
 	for i, name := range r.pods {
 		v := &r.now.Replicas[i]
-		v.Phase, v.Token = protocol.NoLease, 0
-		for _, l := range x.Status.Leases {
-			if l.Replica != name {
-				continue
-			}
-			if l.Holder != r.uid && r.begun {
-				return fmt.Errorf("%w: %s is leased by another plan", ErrUnfit, name)
-			}
-			v.Phase = map[string]uint8{"Leased": protocol.Leased, "Pinned": protocol.Pinned, "Expired": protocol.Expired}[l.Phase]
-			v.Token = r.tokens[l.Token]
+		if err := r.lease(v, name, x); err != nil {
+			return err
 		}
 		for _, m := range x.Status.Members {
-			switch {
-			case m.Name != name:
-			case m.Duty == "Idle" || m.UID != r.uids[name] || v.Rev == 0:
-				v.Working = false
-			case m.Assigned || m.Duty == "Working":
-				v.Working = true
+			if m.Name == name {
+				r.duty(v, m)
 			}
 		}
 	}
 	return nil
+}
+
+// lease on a replica.
+func (r *retelling) lease(v *protocol.Replica, name string, x *Roster) error {
+	v.Phase, v.Token = protocol.NoLease, 0
+	i := slices.IndexFunc(x.Status.Leases, func(l v1alpha1.LeaseRecord) bool { return l.Replica == name })
+	if i < 0 {
+		return nil
+	}
+	l := &x.Status.Leases[i]
+	if l.Holder != r.uid && r.begun {
+		return fmt.Errorf("%w: %s is leased by another plan", ErrUnfit, name)
+	}
+	v.Phase = map[string]uint8{"Leased": protocol.Leased, "Pinned": protocol.Pinned, "Expired": protocol.Expired}[l.Phase]
+	v.Token = r.tokens[l.Token]
+	return nil
+}
+
+// duty of a member: one whose duty is not known stays what it was.
+func (r *retelling) duty(v *protocol.Replica, m v1alpha1.MemberRecord) {
+	switch {
+	case m.Duty == "Idle" || m.UID != r.uids[m.Name] || v.Rev == 0:
+		v.Working = false
+	case m.Assigned || m.Duty == "Working":
+		v.Working = true
+	}
 }
 
 func (r *retelling) holders(x *Roster) {

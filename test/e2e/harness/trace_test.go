@@ -56,16 +56,19 @@ func find(t *testing.T, events []protocol.Event, after int, is func(protocol.Eve
 	return after + i
 }
 
-func TestDoctoredHistoriesAreNoBehaviours(t *testing.T) {
+// doctored is a recording in which something was changed that must not happen.
+type doctored struct {
+	name   string
+	doctor func(t *testing.T, events []protocol.Event) []protocol.Event
+	says   string
+}
+
+func doctoredHistories() []doctored {
 	// In the recording replica 1 is the first whose hold is released.
 	const replica = 1
 	pinned := func(e protocol.Event) bool { return e.Replicas[replica].Phase == protocol.Pinned }
 	released := func(e protocol.Event) bool { return e.Pod == replica && pinned(e) && !e.Replicas[replica].Hold }
-	for _, tt := range []struct {
-		name   string
-		doctor func(t *testing.T, events []protocol.Event) []protocol.Event
-		says   string
-	}{
+	return []doctored{
 		{
 			"a hold is released before the pin",
 			func(t *testing.T, events []protocol.Event) []protocol.Event {
@@ -106,8 +109,9 @@ func TestDoctoredHistoriesAreNoBehaviours(t *testing.T) {
 			func(t *testing.T, events []protocol.Event) []protocol.Event {
 				t.Helper()
 				low := func(e protocol.Event) bool { return e.Sets[0].Partition == 3 }
-				for i := find(t, events, 0, low); i < len(events) && low(events[i]); i++ {
-					events[i].Sets[0].Partition = 2
+				at := find(t, events, 0, low)
+				for i := range events[at:] {
+					events[at+i].Sets[0].Partition = 2
 				}
 				return events
 			},
@@ -117,8 +121,9 @@ func TestDoctoredHistoriesAreNoBehaviours(t *testing.T) {
 			"a leased replica gets duty",
 			func(t *testing.T, events []protocol.Event) []protocol.Event {
 				t.Helper()
-				for i := find(t, events, 0, pinned); i < len(events) && pinned(events[i]); i++ {
-					events[i].Replicas[replica].Working = true
+				at := find(t, events, 0, pinned)
+				for i := range events[at:] {
+					events[at+i].Replicas[replica].Working = true
 				}
 				return events
 			},
@@ -138,7 +143,11 @@ func TestDoctoredHistoriesAreNoBehaviours(t *testing.T) {
 			},
 			"",
 		},
-	} {
+	}
+}
+
+func TestDoctoredHistoriesAreNoBehaviours(t *testing.T) {
+	for _, tt := range doctoredHistories() {
 		t.Run(tt.name, func(t *testing.T) {
 			traces, err := recorded(t, "worked-example").Traces(Group)
 			if err != nil {
