@@ -21,7 +21,7 @@ import (
 // and nothing is decided before the cache shows these versions. Preconditions keep a stale
 // write from being made; but a set that was not armed yet, as far as a stale cache shows,
 // is one that has not to be given back, and the plan would go without having done so
-// (docs/decisions/0005-a-new-leader-catches-up.md).
+// (docs/decisions/0008-a-new-leader-catches-up.md).
 //
 // It comes after Adopt, which ends what the earlier leader can do at the arbiter.
 func (r *run) catchUp(ctx context.Context, d plan.Decision) error {
