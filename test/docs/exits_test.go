@@ -179,8 +179,8 @@ func TestEveryWayOutIsTaken(t *testing.T) {
 	}
 }
 
-// testsIn returns the strings that stand in each test of a package: the names of its
-// subtests and cases are among them. A case may stand in a variable beside the tests.
+// testsIn returns the strings that stand in each function of a package's tests: the names
+// of subtests and cases are among them. A case may stand in a variable beside the tests.
 func testsIn(t *testing.T, dir string) map[string]map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
@@ -197,9 +197,7 @@ func testsIn(t *testing.T, dir string) map[string]map[string]bool {
 			into := shared
 			if f, ok := d.(*ast.FuncDecl); ok {
 				into = map[string]bool{}
-				if strings.HasPrefix(f.Name.Name, "Test") && f.Recv == nil {
-					tests[f.Name.Name] = into
-				}
+				tests[f.Name.Name] = into
 			}
 			collect(d, into)
 		}
