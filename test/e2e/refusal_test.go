@@ -195,6 +195,12 @@ func TestATemplateThatCannotBeUpdatedInPlace(t *testing.T) {
 		s.apply(harness.PlanManifest(harness.NewImage, "{maxUnavailable: 2}"))
 		s.await("the plan says so", told("Stalled", "True", "NotInPlace", "container main", "cannot be done in place"))
 		s.untouched(before)
+		t.Run("and when that rollout is undone, the plan goes on", func(t *testing.T) {
+			s := s.on(t)
+			s.must(s.Patch(t.Context(), "asts", harness.Group, strings.Replace(env, `,"env":[{"name":"A","value":"b"}]`, "", 1)))
+			s.await("the plan is ready", settled)
+			s.allRun(harness.NewImage)
+		})
 	})
 }
 
