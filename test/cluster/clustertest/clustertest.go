@@ -21,10 +21,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"offduty.dev/test/cluster/binaries"
@@ -118,6 +120,9 @@ func start() {
 	shared.cluster, shared.err = controlplane.Start(context.Background(), shared.options)
 }
 
+// serviceAccountPatience is how long the controllers may take to notice a new namespace.
+const serviceAccountPatience = 2 * time.Minute
+
 // Namespace makes a namespace for one test and deletes it when the test ends,
 // without waiting until it is gone.
 func Namespace(tb testing.TB) string {
@@ -130,6 +135,15 @@ func Namespace(tb testing.TB) string {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
 	if err := admin.Create(tb.Context(), namespace); err != nil {
 		tb.Fatalf("make a namespace for the test: %v", err)
+	}
+	// There are no pods before it, and Kruise asks ever more seldom: after a restart of the API
+	// server the controller that makes it can be half a minute late.
+	ctx, cancel := context.WithTimeout(tb.Context(), serviceAccountPatience)
+	defer cancel()
+	if err := controlplane.Until(ctx, "the namespace of the test has its default service account", func(ctx context.Context) error {
+		return admin.Get(ctx, client.ObjectKey{Namespace: namespace.Name, Name: "default"}, &corev1.ServiceAccount{})
+	}); err != nil {
+		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
 		if tb.Failed() {
