@@ -1,6 +1,9 @@
 package plan
 
-import "testing"
+import (
+	"math"
+	"testing"
+)
 
 // most is the number of replicas for which the planner has a budget: 1 ms, and no
 // allocation for a replica that does not move.
@@ -45,7 +48,14 @@ func BenchmarkNext(b *testing.B) {
 }
 
 func TestAllocationsDoNotGrowWithReplicasThatDoNotMove(t *testing.T) {
-	count := func(w *World) float64 { return testing.AllocsPerRun(10, func() { Next(w, now) }) }
+	// The fewest of several: with the race detector a sync.Pool, as fmt has one, forgets at random.
+	count := func(w *World) float64 {
+		fewest := math.Inf(1)
+		for range 30 {
+			fewest = min(fewest, testing.AllocsPerRun(1, func() { Next(w, now) }))
+		}
+		return fewest
+	}
 	small, large := count(big(100)), count(big(most))
 	if large > small {
 		t.Errorf("%v allocations for %d replicas, %v for 100", large, most, small)

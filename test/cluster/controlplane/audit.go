@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,15 +45,37 @@ type AuditMark int64
 
 func (c *Cluster) auditLogPath() string { return c.file("logs", "audit.log") }
 
-// AuditMark is the present end of the audit log. The API server may log a
+// AuditMark is the end of the last whole line of the audit log. The API server may log a
 // request shortly after its client has the answer, so a test that counts
 // exactly makes a request of its own and waits for it with AuditSince.
 func (c *Cluster) AuditMark() (AuditMark, error) {
-	info, err := os.Stat(c.auditLogPath())
+	file, err := os.Open(c.auditLogPath())
+	if err != nil {
+		return 0, fmt.Errorf("open the audit log: %w", err)
+	}
+	defer file.Close()
+	size, err := file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, fmt.Errorf("look at the audit log: %w", err)
 	}
-	return AuditMark(info.Size()), nil
+	return lastLineEnd(file, size)
+}
+
+// lastLineEnd is where the last whole line ends: the API server may be writing the next one.
+func lastLineEnd(log io.ReaderAt, size int64) (AuditMark, error) {
+	const block = 1 << 16
+	for end := size; end > 0; {
+		start := max(0, end-block)
+		text := make([]byte, end-start)
+		if _, err := log.ReadAt(text, start); err != nil {
+			return 0, fmt.Errorf("look for the last whole line of the audit log: %w", err)
+		}
+		if at := bytes.LastIndexByte(text, '\n'); at >= 0 {
+			return AuditMark(start + int64(at) + 1), nil
+		}
+		end = start
+	}
+	return 0, nil
 }
 
 // AuditSince reads the events after mark (0: all) that keep accepts (nil: all),

@@ -174,3 +174,24 @@ func TestTwoClustersGetDifferentPorts(t *testing.T) {
 		}
 	}
 }
+
+func TestAMarkIsTheEndOfAWholeLine(t *testing.T) {
+	long := strings.Repeat("x", 1<<17)
+	for _, test := range []struct {
+		name, log string
+		want      AuditMark
+	}{
+		{"nothing is written yet", "", 0},
+		{"a first line is being written", "{", 0},
+		{"two lines", "{}\n{}\n", 6},
+		{"a third one is being written", "{}\n{}\n{", 6},
+		{"a long one is being written", "{}\n" + long, 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := lastLineEnd(strings.NewReader(test.log), int64(len(test.log)))
+			if err != nil || got != test.want {
+				t.Errorf("got %d, %v; want %d", got, err, test.want)
+			}
+		})
+	}
+}
