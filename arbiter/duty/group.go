@@ -335,19 +335,16 @@ func (g *Group) input(t *txn) roster.Input {
 	}
 }
 
-// maxToken bounds the tokens that are believed when they stand on a pod, which more people
-// may write than the record: what is beyond was never given out.
-const maxToken = 1 << 60
-
 // heard compares the record with the tokens that stand on the pods. No token stands there
 // that was not recorded before. A higher one tells that the record is an earlier one, put
 // back by a restore: what it says of leases and of duty may not be so any more, and it is
 // lost like one that was wiped. It says whether that is so. Tokens go on above those heard of.
 // One that is frozen is begun anew all the same: whoever has adopted is not known in it.
+// What is beyond lease.MaxToken was never given out: more people may write a pod than the record.
 func (g *Group) heard(t *txn, in roster.Input) bool {
 	most, on := int64(0), ""
 	for name, p := range in.Pods {
-		if p.Token > most && p.Token < maxToken {
+		if p.Token > most && p.Token <= lease.MaxToken {
 			most, on = p.Token, name
 		}
 	}

@@ -244,7 +244,7 @@ func (r *run) listed(target string) bool {
 }
 
 // stillWanted asks the API server itself, and not the cache, whether the plan is there and
-// names the target. Together with bar it keeps a leader that was frozen from taking over a
+// names the target. Together with Bar it keeps a leader that was frozen from taking over a
 // set that nobody would ever give back: its look at the set is older than this question,
 // and whoever lets go of the set touches it after the plan's change.
 func (r *run) stillWanted(ctx context.Context, target string) error {
