@@ -159,6 +159,9 @@ type API struct {
 	setLog []Set
 	// numbers of the revisions: the later the template was written, the higher.
 	numbers map[string]int
+	// second is another API server's view, from which the informers of a new process may be
+	// served first (kubernetes 59848).
+	second *Cache
 }
 
 // Cache is somebody's view of the pods and the sets, each kind late by its own delay.
@@ -177,10 +180,30 @@ func newCache(a *API) *Cache {
 
 // list is what a fresh informer starts with.
 func (c *Cache) list(a *API) {
+	c.listPods(a)
+	c.listSets(a)
+}
+
+// listPods and listSets are also what an informer does that has lost its watch: it skips
+// the versions in between (client-go, tools/cache/reflector.go).
+func (c *Cache) listPods(a *API) {
 	clear(c.pods)
 	maps.Copy(c.pods, a.pods)
+	c.podPos = len(a.podLog)
+}
+
+func (c *Cache) listSets(a *API) {
 	maps.Copy(c.sets, a.sets)
-	c.podPos, c.setPos = len(a.podLog), len(a.setLog)
+	c.setPos = len(a.setLog)
+}
+
+// begin is the first list of an informer in a new process: it may come from an API server
+// that is behind the one to which the process before was connected.
+func (c *Cache) begin(a *API) {
+	clear(c.pods)
+	maps.Copy(c.pods, a.second.pods)
+	maps.Copy(c.sets, a.second.sets)
+	c.podPos, c.setPos = a.second.podPos, a.second.setPos
 }
 
 func (c *Cache) behind(a *API) bool { return c.podPos < len(a.podLog) || c.setPos < len(a.setLog) }

@@ -184,7 +184,10 @@ func (a *arbiter) fence() {
 			continue
 		}
 		if p, ok := a.cache.pods[name]; ok {
-			if _, err := a.s.api.patchPod(name, p.UID, 0, func(q *Pod) { q.Fenced = max(q.Fenced, l.Token) }); err != nil {
+			if a.s.send(message{"arbiter", func() error {
+				_, err := a.s.api.patchPod(name, p.UID, 0, func(q *Pod) { q.Fenced = max(q.Fenced, l.Token) })
+				return err
+			}}) != nil {
 				continue
 			}
 		}

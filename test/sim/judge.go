@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"offduty.dev/arbiter/lease"
@@ -42,7 +44,7 @@ func (s *Sim) judge(u *upgrader, w *plan.World, d *plan.Decision) {
 			s.fail("4: %s leaves the partition of %s at %d, %d replicas are to be protected", u.name, t.Name, t.Partition, protected(t))
 		}
 		if d.Done && (!atRest(t) || !s.arb.proven[t.UpdateRevision]) {
-			s.fail("6: %s calls the plan complete, and %s is not at rest, or the arbiter does not know: %+v", u.name, t.Name, *t)
+			s.fail("6: %s calls the plan complete, and %s is not at rest, or the arbiter does not know %s: %s", u.name, t.Name, t.UpdateRevision, brief(t))
 		}
 	}
 }
@@ -61,6 +63,16 @@ func atRest(t *plan.Target) bool {
 		!slices.ContainsFunc(t.Pods, func(r plan.Replica) bool {
 			return !upgraded(t, &r) || r.Lease != nil || r.Grant || r.Note.ID != "" || !r.Hold
 		})
+}
+
+// brief is what atRest looks at, without addresses: a run that is told again must say the same.
+func brief(t *plan.Target) string {
+	out := []string{fmt.Sprintf("current %s, partition %d", t.CurrentRevision, t.Partition)}
+	for i := range t.Pods {
+		r := &t.Pods[i]
+		out = append(out, fmt.Sprintf("%s at %s, verified %q, hold %t, fit %t", r.Name, r.Revision, r.Verified, r.Hold, r.Fit))
+	}
+	return strings.Join(out, "; ")
 }
 
 func upgraded(t *plan.Target, r *plan.Replica) bool {

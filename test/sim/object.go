@@ -73,18 +73,31 @@ func (s *Sim) edit(fn func(p *planObject)) {
 // writePlan is a write by an upgrader, under the version that it saw. Its own version
 // comes back to it by the watch, as all others.
 func (s *Sim) writePlan(u *upgrader, fn func(p *planObject)) bool {
-	if u.doing.uid != s.plan.uid || u.doing.rv != s.plan.rv {
-		s.tell(u.name, "writes the plan: conflict")
+	uid, rv := u.doing.uid, u.doing.rv
+	var is planObject
+	if err := s.send(message{u.name, func() error {
+		if uid != s.plan.uid || rv != s.plan.rv {
+			return errConflict
+		}
+		fn(&s.plan)
+		s.plan.rv++
+		is = s.plan
+		s.goes(u)
+		return nil
+	}}); err != nil {
+		s.tell(u.name, "writes the plan: %v", err)
 		return false
 	}
-	fn(&s.plan)
-	s.plan.rv++
-	u.doing.rv, u.doing.finalizer = s.plan.rv, s.plan.finalizer
+	u.doing.rv, u.doing.finalizer = is.rv, is.finalizer
+	return true
+}
+
+// goes lets a plan go that is to be deleted and has no finalizer any more.
+func (s *Sim) goes(u *upgrader) {
 	if s.plan.deleting && !s.plan.finalizer {
 		s.left(u)
 		s.plan = planObject{rv: s.plan.rv}
 	}
-	return true
 }
 
 // writeStatus is status.Of as far as the planner reads it again, and the write of it.

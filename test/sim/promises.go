@@ -119,10 +119,10 @@ func (s *Sim) unprotected(u *upgrader, p Pod) {
 
 // tookOver is called when an upgrader has taken a set over, or changed its partition: nobody
 // would ever give it back for a plan that is gone, or that neither names nor shows it.
-func (s *Sim) tookOver(u *upgrader, set string) {
+func (s *Sim) tookOver(u *upgrader, set, plan string) {
 	_, shown := s.plan.shown[set]
-	if s.plan.uid != u.doing.uid || !shown && !s.plan.named(set) {
-		s.fail("7: %s takes %s over for %s, which has gone or has let go of it", u.name, set, u.doing.uid)
+	if s.plan.uid != plan || !shown && !s.plan.named(set) {
+		s.fail("7: %s takes %s over for %s, which has gone or has let go of it", u.name, set, plan)
 	}
 }
 

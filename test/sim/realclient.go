@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"offduty.dev/api/v1alpha1"
@@ -232,17 +233,31 @@ func failed(resource, name string, err error) error {
 }
 
 func (k *kube) patchPod(o *corev1.Pod, patch client.Patch, body []byte, status bool) error {
+	s, name := k.u.s, o.Name
+	why, _ := k.u.why(name)
+	var is Pod
+	if err := s.send(message{k.u.name, func() (err error) {
+		is, err = k.storePod(name, why, patch.Type(), body, status)
+		return err
+	}}); err != nil {
+		s.tell(k.u.name, "patches %s (%s): %v", name, why, err)
+		return failed("pods", name, err)
+	}
+	*o = *typedPod(&is)
+	return nil
+}
+
+// storePod stores a pod as it is patched.
+func (k *kube) storePod(name string, why plan.Reason, kind types.PatchType, body []byte, status bool) (Pod, error) {
 	s := k.u.s
-	why, _ := k.u.why(o.Name)
-	was, ok := s.api.pods[o.Name]
+	was, ok := s.api.pods[name]
 	if !ok {
-		s.tell(k.u.name, "patches %s: not found", o.Name)
-		return absent("pods", o.Name)
+		return was, errNotFound
 	}
 	live := typedPod(&was)
-	next, err := patched("pods", live, patch.Type(), body)
+	next, err := patched("pods", live, kind, body)
 	if err != nil {
-		return err
+		return was, err
 	}
 	uid, rv := string(next.UID), versionOf(next.ResourceVersion)
 	if s.cfg.Without == Precondition {
@@ -254,37 +269,38 @@ func (k *kube) patchPod(o *corev1.Pod, patch client.Patch, body []byte, status b
 	} else {
 		next.Status = live.Status
 	}
-	p, err := s.api.patchPod(o.Name, uid, rv, func(p *Pod) {
+	is, err := s.api.patchPod(name, uid, rv, func(p *Pod) {
 		p.read(next)
 		if what := unknown(next, typedPod(p)); what != "" {
-			s.fail("model: %s writes to pod %s what the model has no field for: %s", k.u.name, o.Name, what)
+			s.fail("model: %s writes to pod %s what the model has no field for: %s", k.u.name, name, what)
 		}
 	})
-	if err != nil {
-		s.tell(k.u.name, "patches %s (%s): %v", o.Name, why, err)
-		return failed("pods", o.Name, err)
+	if err == nil {
+		s.wrote(k.u, was, is, plan.PatchPod{Pod: name, Why: why})
 	}
-	s.wrote(k.u, was, p, plan.PatchPod{Pod: o.Name, Why: why})
-	*o = *typedPod(&p)
-	return nil
+	return is, err
 }
 
 func (k *kube) patchSet(o *kruisev1beta1.StatefulSet, patch client.Patch, body []byte, status bool) error {
-	was, ok := k.u.s.api.sets[o.Name]
-	if !ok {
-		return absent("statefulsets", o.Name)
-	}
-	next, err := patched("statefulsets", k.u.s.cfg.typedSet(&was), patch.Type(), body)
+	s, name := k.u.s, o.Name
+	var is Set
+	err := s.send(message{k.u.name, func() error {
+		was, ok := s.api.sets[name]
+		if !ok {
+			return absent("statefulsets", name)
+		}
+		next, err := patched("statefulsets", s.cfg.typedSet(&was), patch.Type(), body)
+		if err != nil {
+			return err
+		}
+		is, err = k.writeSet(was, next, was.Owned, status)
+		return err
+	}})
+	s.tell(k.u.name, "%s: patch %s: %v", name, body, err)
 	if err != nil {
-		k.u.s.tell(k.u.name, "%s: patch %s: %v", o.Name, body, err)
 		return err
 	}
-	is, err := k.writeSet(was, next, was.Owned, status)
-	k.u.s.tell(k.u.name, "%s: patch %s: %v", o.Name, body, err)
-	if err != nil {
-		return err
-	}
-	*o = *k.u.s.cfg.typedSet(&is)
+	*o = *s.cfg.typedSet(&is)
 	return nil
 }
 
@@ -337,13 +353,32 @@ func (k *kube) Apply(_ context.Context, obj runtime.ApplyConfiguration, opts ...
 	if !slices.Contains(opts, client.ApplyOption(client.ForceOwnership)) {
 		panic("Apply without force is not modelled")
 	}
-	why, about := k.u.why(o.GetName())
+	name, rv, uid := o.GetName(), o.GetResourceVersion(), k.u.doing.uid
+	why, about := k.u.why(name)
 	k.u.pause(about)
-	was, ok := k.u.s.api.sets[o.GetName()]
-	if !ok {
-		return apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, o.GetName(), "", 0, false)
+	content := o.UnstructuredContent()
+	var is Set
+	err := k.u.s.send(message{k.u.name, func() (err error) {
+		if is, err = k.applySet(name, rv, content); err == nil {
+			k.u.s.tookOver(k.u, name, uid)
+		}
+		return err
+	}})
+	k.u.s.tell(k.u.name, "%s: applies partition %d (%s): %v", name, is.Partition, why, err)
+	if err != nil {
+		return err
 	}
-	config, _ := tree(o.UnstructuredContent()).(map[string]any)
+	o.SetResourceVersion(strconv.Itoa(is.RV))
+	return nil
+}
+
+// applySet is server-side apply to the set as it is.
+func (k *kube) applySet(name, rv string, content map[string]any) (Set, error) {
+	was, ok := k.u.s.api.sets[name]
+	if !ok {
+		return was, apierrors.NewGenericServerResponse(http.StatusNotFound, "", schema.GroupResource{}, name, "", 0, false)
+	}
+	config, _ := tree(content).(map[string]any)
 	live, _ := tree(k.u.s.cfg.typedSet(&was)).(map[string]any)
 	identity, _ := config["metadata"].(map[string]any)
 	delete(identity, "name")
@@ -353,36 +388,44 @@ func (k *kube) Apply(_ context.Context, obj runtime.ApplyConfiguration, opts ...
 	owned := serverSideApply(live, config, ownedFrom(was.Owned))
 	b, err := json.Marshal(live)
 	if err != nil {
-		return err
+		return was, err
 	}
 	next, err := decoded[kruisev1beta1.StatefulSet](b)
 	if err != nil {
-		return err
+		return was, err
 	}
-	next.ResourceVersion = o.GetResourceVersion()
-	is, err := k.writeSet(was, next, owned.String(), false)
-	k.u.s.tell(k.u.name, "%s: applies partition %d (%s): %v", o.GetName(), is.Partition, why, err)
-	if err != nil {
-		return err
-	}
-	k.u.s.tookOver(k.u, was.Name)
-	o.SetResourceVersion(strconv.Itoa(is.RV))
-	return nil
+	next.ResourceVersion = rv
+	return k.writeSet(was, next, owned.String(), false)
 }
 
 func (k *kube) patchPlan(o *v1alpha1.UpgradePlan, patch client.Patch, body []byte, status bool) error {
-	s := k.u.s
-	if s.plan.uid == "" {
-		return absent("upgradeplans", o.Name)
-	}
-	live := s.cfg.typedPlan(&s.plan)
-	next, err := patched("upgradeplans", live, patch.Type(), body)
-	if err != nil {
+	s, name := k.u.s, o.Name
+	var is planObject
+	if err := s.send(message{k.u.name, func() (err error) {
+		is, err = k.storePlan(name, patch.Type(), body, status)
+		return err
+	}}); err != nil {
+		s.tell(k.u.name, "writes the plan: %v", err)
 		return err
 	}
+	*o = *s.cfg.typedPlan(&is)
+	k.u.doing.rv, k.u.doing.finalizer = is.rv, is.finalizer
+	return nil
+}
+
+// storePlan stores the plan as it is patched.
+func (k *kube) storePlan(name string, kind types.PatchType, body []byte, status bool) (planObject, error) {
+	s := k.u.s
+	if s.plan.uid == "" {
+		return s.plan, absent("upgradeplans", name)
+	}
+	live := s.cfg.typedPlan(&s.plan)
+	next, err := patched("upgradeplans", live, kind, body)
+	if err != nil {
+		return s.plan, err
+	}
 	if next.ResourceVersion != live.ResourceVersion {
-		s.tell(k.u.name, "writes the plan: conflict")
-		return conflict("upgradeplans", o.Name, "the plan has been modified")
+		return s.plan, conflict("upgradeplans", name, "the plan has been modified")
 	}
 	was := s.plan
 	if status {
@@ -395,13 +438,9 @@ func (k *kube) patchPlan(o *v1alpha1.UpgradePlan, patch client.Patch, body []byt
 		s.fail("model: %s writes to the plan what the model has no field for: %s", k.u.name, what)
 	}
 	s.plan.rv = was.rv + 1
-	*o = *s.cfg.typedPlan(&s.plan)
-	k.u.doing.rv, k.u.doing.finalizer = s.plan.rv, s.plan.finalizer
-	if s.plan.deleting && !s.plan.finalizer {
-		s.left(k.u)
-		s.plan = planObject{rv: s.plan.rv}
-	}
-	return nil
+	is := s.plan
+	s.goes(k.u)
+	return is, nil
 }
 
 // readStatus keeps a status, and what of it the simulation looks at.

@@ -36,6 +36,9 @@ type Config struct {
 	Images map[string][]string
 	// What users and foreign tools do in this run.
 	Contest, BreakGlass, Deletion, Dropping, Scaling bool
+	// Unreliable: one in so many requests to the API server is lost, or its answer is, or it
+	// arrives late or twice, and watches are lost; 0: none.
+	Unreliable int
 }
 
 // Sim is one run.
@@ -59,6 +62,8 @@ type Sim struct {
 	plan    planObject
 	policy  plan.Policy
 	plans   int // created so far
+	// flying are requests whose sender does not wait any more, or has its answer already.
+	flying []message
 	// want are the images that users want.
 	want map[string]string
 	// away: the plan stays deleted.
@@ -118,6 +123,7 @@ func newSim(rnd *dice, configure func(*Sim), verbose bool) *Sim {
 	for _, name := range s.cfg.Sets {
 		s.install(name)
 	}
+	s.api.second = newCache(s.api)
 	cache := newCache(s.api)
 	for _, name := range s.cfg.Sets {
 		s.kruises = append(s.kruises, &kruise{s: s, set: name, cache: cache, expect: map[string]Pod{}, grace: s.cfg.Grace})
@@ -165,6 +171,9 @@ func (s *Sim) draw(without Safeguard) {
 	c.Contest, c.BreakGlass, c.Deletion = s.chance(4), s.chance(4), s.chance(3)
 	c.Dropping, c.Scaling = s.chance(3) && len(c.Sets) > 1, s.chance(4)
 	c.Named = s.chance(2)
+	if s.chance(2) {
+		c.Unreliable = 20
+	}
 }
 
 // install puts a set at rest into the cluster.

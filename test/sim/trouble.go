@@ -10,6 +10,9 @@ import (
 // trouble is what goes wrong, and what users and foreign tools do.
 func (s *Sim) trouble() {
 	s.openGates()
+	if s.network() {
+		return
+	}
 	if !s.chaos {
 		s.settle()
 		return
@@ -286,7 +289,7 @@ func (s *Sim) mend() {
 
 // Done says whether everything is as it must be at the end.
 func (s *Sim) Done() bool {
-	if len(s.arb.table.Leases) > 0 || len(s.frozen) > 0 {
+	if len(s.arb.table.Leases) > 0 || len(s.frozen) > 0 || len(s.flying) > 0 {
 		return false
 	}
 	if s.away {

@@ -23,6 +23,8 @@ type upgrader struct {
 	proc  *proc
 	// writes are the versions that its own writes made (apply.Writes).
 	writes map[string]int
+	// current are the plans for which its cache has caught up (apply.catchUp).
+	current map[string]bool
 
 	// plan is the UpgradePlan as its cache shows it, doing the one that it decided on.
 	plan, doing planObject
@@ -72,7 +74,10 @@ type refusal struct {
 func newUpgrader(s *Sim, term int64) *upgrader {
 	u := &upgrader{
 		s: s, name: "upgrader" + strconv.FormatInt(term, 10), term: term, cache: newCache(s.api),
-		writes: map[string]int{}, watch: len(s.arb.shown) - 1, plan: s.plan,
+		writes: map[string]int{}, current: map[string]bool{}, watch: len(s.arb.shown) - 1, plan: s.plan,
+	}
+	if s.chaos && s.cfg.Unreliable > 0 {
+		u.cache.begin(s.api)
 	}
 	if s.cfg.Real {
 		u.real = newStack(u)
@@ -116,13 +121,51 @@ func (u *upgrader) reconcile(pause func()) {
 	if d.Succeeded() {
 		return
 	}
-	for _, a := range u.s.cfg.Without.from(d.Actions) {
-		u.about = request(a)
-		u.do(pause, a)
+	if u.catchUp(pause, &d) {
+		for _, a := range u.s.cfg.Without.from(d.Actions) {
+			u.about = request(a)
+			u.do(pause, a)
+		}
 	}
 	u.about = "writes the status"
 	pause()
 	u.s.writeStatus(u, w, now)
+}
+
+// catchUp is apply.catchUp: the first decision that is more than to adopt is not carried out
+// on a cache that is older than what an earlier leader wrote.
+func (u *upgrader) catchUp(pause func(), d *plan.Decision) bool {
+	if u.s.cfg.Unreliable == 0 || u.current[u.doing.uid] || !slices.ContainsFunc(d.Actions, func(a plan.Action) bool {
+		_, adopts := a.(plan.Adopt)
+		return !adopts
+	}) {
+		return true
+	}
+	u.about = ""
+	pause()
+	behind := false
+	late := func(of string, read, cached int) {
+		u.writes[of] = max(u.writes[of], read)
+		behind = behind || cached < read
+	}
+	of := map[string]bool{}
+	for _, t := range u.doing.targets {
+		of[t.name] = true
+	}
+	for _, name := range u.doing.dropped() {
+		of[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		late("set "+name, u.s.api.sets[name].RV, u.cache.sets[name].RV)
+	}
+	for _, name := range names(u.s.api.pods) {
+		if p, c := u.s.api.pods[name], u.cache.pods[name]; of[p.Set] {
+			late(p.UID, p.RV, c.RV)
+			behind = behind || c.UID != p.UID
+		}
+	}
+	u.current[u.doing.uid] = !behind
+	return !behind
 }
 
 // view is session.View.
@@ -386,9 +429,9 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 	case plan.ApplySet:
 		u.applySet(pause, a)
 	case plan.WriteTemplate:
-		image := u.doing.image(a.Target)
+		image, generation := u.doing.image(a.Target), u.doing.generation
 		u.patchSet(a.Target, "writes the image "+image, a.ResourceVersion, func(s *Set) {
-			s.Image, s.Partition, s.ImagesGeneration, s.Foreign = image, a.Partition, u.doing.generation, false
+			s.Image, s.Partition, s.ImagesGeneration, s.Foreign = image, a.Partition, generation, false
 		})
 	case plan.SetCurrentRevision:
 		u.patchSet(a.Target, "sets currentRevision "+a.Revision, a.ResourceVersion, func(s *Set) { s.CurrentRevision = a.Revision })
@@ -419,21 +462,20 @@ func (u *upgrader) applySet(pause func(), a plan.ApplySet) {
 		}
 		pause()
 	}
-	ok := u.patchSet(a.Target, fmt.Sprintf("applies partition %d (%s)", a.Partition, a.Why), a.ResourceVersion, func(s *Set) {
+	uid := u.doing.uid
+	u.patchSet(a.Target, fmt.Sprintf("applies partition %d (%s)", a.Partition, a.Why), a.ResourceVersion, func(s *Set) {
 		if s.Plan == "" {
 			s.Original = s.Partition
 		}
-		if s.Plan != u.doing.uid {
-			s.Plan, s.ImagesGeneration = u.doing.uid, 0
+		if s.Plan != uid {
+			s.Plan, s.ImagesGeneration = uid, 0
 		}
 		if !s.Armed {
 			s.ArmedGeneration = s.Generation
 		}
 		s.Armed, s.Term, s.Partition, s.Foreign = true, u.term, a.Partition, false
+		u.s.tookOver(u, a.Target, uid)
 	})
-	if ok {
-		u.s.tookOver(u, a.Target)
-	}
 }
 
 // stillWanted is apply.stillWanted: it asks the API server itself.
@@ -444,7 +486,8 @@ func (u *upgrader) stillWanted(name string) bool {
 
 // bar is apply.bar: the set is as before, at another version.
 func (u *upgrader) bar(pause func(), a plan.Bar) bool {
-	if !u.patchSet(a.Target, "is barred", a.ResourceVersion, func(s *Set) { s.Left = u.doing.uid }) {
+	uid := u.doing.uid
+	if !u.patchSet(a.Target, "is barred", a.ResourceVersion, func(s *Set) { s.Left = uid }) {
 		return false
 	}
 	pause()
@@ -671,12 +714,16 @@ func (u *upgrader) renew() {
 
 func (u *upgrader) patchSet(name, what, rv string, fn func(*Set)) (ok bool) {
 	n, _ := strconv.Atoi(rv)
-	s, err := u.s.api.patchSet(name, n, fn)
-	if err != nil {
+	var s Set
+	if err := u.s.send(message{u.name, func() (err error) {
+		if s, err = u.s.api.patchSet(name, n, fn); err == nil {
+			u.s.tell(u.name, "%s: %s", name, what)
+		}
+		return err
+	}}); err != nil {
 		u.s.tell(u.name, "%s: %s: %v", name, what, err)
 		return false
 	}
-	u.s.tell(u.name, "%s: %s", name, what)
 	u.writes["set "+name] = max(u.writes["set "+name], s.RV)
 	return true
 }
@@ -727,13 +774,18 @@ func (u *upgrader) patchPod(a plan.PatchPod) {
 	if u.s.cfg.Without == Precondition {
 		a.UID, rv = "", 0
 	}
-	was := u.s.api.pods[a.Pod]
-	p, err := u.s.api.patchPod(a.Pod, a.UID, rv, func(q *Pod) { change1(q, a, u.s.now) })
-	if err != nil {
+	var p Pod
+	now := u.s.now
+	if err := u.s.send(message{u.name, func() (err error) {
+		was := u.s.api.pods[a.Pod]
+		if p, err = u.s.api.patchPod(a.Pod, a.UID, rv, func(q *Pod) { change1(q, a, now) }); err == nil {
+			u.s.wrote(u, was, p, a)
+		}
+		return err
+	}}); err != nil {
 		u.s.tell(u.name, "patches %s (%s): %v", a.Pod, a.Why, err)
 		return
 	}
-	u.s.wrote(u, was, p, a)
 	u.writes[p.UID] = max(u.writes[p.UID], p.RV)
 }
 
