@@ -1,7 +1,8 @@
 // Package sim runs the real planner and the real lease table, policy and roster against
 // models of the other parties: Kruise's Advanced StatefulSet controller with caches of
 // its own, the kubelet, the API server, an application that attends, and an upgrader that
-// crashes or is frozen and succeeded by another. Users write and take back images, pause,
+// crashes or is frozen and succeeded by another. Requests to the API server are lost, late and
+// repeated, and so are watches lost (network.go). Users write and take back images, pause,
 // scale, take targets out of the plan, delete the plan and create another; foreign tools
 // write images back and partitions. Time is virtual and one seed decides everything, so
 // that any run can be told again.

@@ -245,13 +245,27 @@ func (s *Sim) calm() {
 	for _, name := range s.cfg.Sets {
 		// Duty that nobody names goes to replicas of the plan alone: without the others they
 		// may all be at work for ever.
-		if s.here() && !s.plan.named(name) && (!s.cfg.Roster.Named || s.chance(2)) {
+		if s.here() && !s.plan.named(name) && (!s.cfg.Roster.Named || s.chance(2) || s.sick(name)) {
 			s.edit(func(p *planObject) { p.targets = append(slices.Clone(p.targets), s.wish(name)) })
 		}
 	}
 	if s.here() {
 		s.edit(func(p *planObject) { p.paused = false }) // what a foreign tool wrote is written anew
 	}
+}
+
+// sick says whether replicas of a set are at a broken image, or will be when they are lost: nobody
+// would mend them outside the plan, and while they count against the floor nobody else can go.
+func (s *Sim) sick(name string) bool {
+	if broken(s.api.sets[name].Image) {
+		return true
+	}
+	for _, p := range s.api.pods {
+		if p.Set == name && broken(imageOf(p.Revision)) {
+			return true
+		}
+	}
+	return false
 }
 
 // openGates is what users do where no plan is (docs/uninstall.md): a pod that was lost has
