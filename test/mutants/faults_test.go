@@ -44,7 +44,7 @@ func inReal(name, file, old, new string, promises ...string) fault {
 var faults = []fault{
 	// One replica's way.
 	one("pods are written without the resourceVersion", replica,
-		`UID: r.UID, ResourceVersion: r.ResourceVersion, Why: why}`, `UID: r.UID, Why: why}`, "1").first(65),
+		`UID: r.UID, ResourceVersion: r.ResourceVersion, Why: why}`, `UID: r.UID, Why: why}`, "1", "3").first(147),
 	one("pods are written without uid and resourceVersion", replica,
 		`UID: r.UID, ResourceVersion: r.ResourceVersion, Why: why}`, `Why: why}`, "5"),
 	one("a hold is released without the resourceVersion", replica,
@@ -148,7 +148,7 @@ var faults = []fault{
 	one("observedGeneration is ignored", target,
 		`if !t.Observed || !t.TemplateSeen {
 		n.sayOf(i`, `if !t.TemplateSeen {
-		n.sayOf(i`, "1", "4"),
+		n.sayOf(i`, "1", "3", "4"),
 	one("what is about to be updated counts as protected no more", target,
 		`p := len(t.Pods) - len(sel)`, `p := len(t.Pods) - len(sel) - 1`, "4"),
 	one("holds are put on without the state that Kruise confirms", target,
@@ -299,5 +299,5 @@ var faults = []fault{
 	inReal("the partition is given up by omission", setGo, `"partition":             int64(partition),`, ``, "1", "4", "6", "7"),
 	inReal("the partition is taken back with the rest when a set is given back", setGo,
 		`"podUpdatePolicy":       orNil(o.PodUpdatePolicy == "", o.PodUpdatePolicy),`,
-		`"partition": nil, "podUpdatePolicy": orNil(o.PodUpdatePolicy == "", o.PodUpdatePolicy),`, "4", "6", "7"),
+		`"partition": nil, "podUpdatePolicy": orNil(o.PodUpdatePolicy == "", o.PodUpdatePolicy),`, "1", "4", "6", "7"),
 }
