@@ -98,13 +98,15 @@ type Group struct {
 	loaded  bool
 	record  store.Record
 	version store.Version
-	ages    lease.Ages
-	memory  *roster.Memory
-	notes   roster.Notes
-	rules   policy.Rules
-	health  map[string]roster.Health
-	held    map[string]bool
-	seq     int64
+	// saved is the summary that the store has: refresh changes the one of the record.
+	saved  store.Summary
+	ages   lease.Ages
+	memory *roster.Memory
+	notes  roster.Notes
+	rules  policy.Rules
+	health map[string]roster.Health
+	held   map[string]bool
+	seq    int64
 	// stepAt and leaseAt are when time alone changes duty or a lease; zero: never.
 	stepAt, leaseAt time.Time
 }
@@ -250,7 +252,7 @@ func (g *Group) load(ctx context.Context) error {
 		}
 		record.Lost = false
 	}
-	g.record, g.version, g.loaded = record, version, true
+	g.record, g.version, g.saved, g.loaded = record, version, record.Summary, true
 	now := g.cfg.Now()
 	g.ages.Observe(&g.record.Leases, now)
 	g.stepAt = now
@@ -382,7 +384,7 @@ func (g *Group) commit(ctx context.Context, t *txn, next store.Record, stepped b
 	old := g.record
 	g.record = next
 	seen := g.refresh(t.now, stepped)
-	if t.dirty || g.record.Summary != old.Summary {
+	if t.dirty || g.record.Summary != g.saved {
 		version, err := g.cfg.Store.Save(ctx, g.record, g.version)
 		if err != nil {
 			g.record, g.loaded, g.stepAt = old, false, t.now.Add(time.Second)
@@ -391,7 +393,7 @@ func (g *Group) commit(ctx context.Context, t *txn, next store.Record, stepped b
 			}
 			return fmt.Errorf("group %s: %w: %w", g.cfg.Key, ErrUncertain, err)
 		}
-		g.version, seen = version, true
+		g.version, g.saved, seen = version, g.record.Summary, true
 		g.tell(&old, &g.record)
 		g.ages.Observe(&g.record.Leases, t.now)
 	}

@@ -246,6 +246,27 @@ func TestALateWriterLosesAndSeesWhatTheOtherDid(t *testing.T) {
 	})
 }
 
+// The settings of a Roster come with a new version of it: the first save of the arbiter that
+// goes by them is refused, and the second must say so all the same.
+func TestNewSettingsAreNotedAlsoWhenTheRecordHasChangedMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := store.NewMemory()
+		w := begin(t, s, 1, nil).configure()
+		defer w.stop()
+		record, version, err := s.Load(t.Context())
+		must(t, err)
+		_, err = s.Save(t.Context(), record, version)
+		must(t, err)
+		w.settings.Generation, w.settings.MaxLeased = 2, 1
+		w.configure()
+		record, _, err = s.Load(t.Context())
+		must(t, err)
+		if got := record.Summary.ObservedGeneration; got != 2 {
+			t.Errorf("the record says that generation %d is in effect; it is 2", got)
+		}
+	})
+}
+
 func TestNothingIsAnsweredByAProcessThatMayNotLead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		leading := true
