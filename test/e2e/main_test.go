@@ -33,6 +33,9 @@ func install(t *testing.T) *harness.System {
 	c := clustertest.Shared(t)
 	installed.once.Do(func() {
 		installed.system, installed.err = harness.Install(context.Background(), c, root, harness.UpgraderA)
+		if installed.err == nil {
+			installed.err = c.KeepRunning(harness.UpgraderA, harness.ArbiterProcess)
+		}
 	})
 	if installed.err != nil {
 		t.Fatal(installed.err)

@@ -1,13 +1,11 @@
 package e2e
 
 import (
-	"context"
 	"fmt"
 	"testing"
 
 	"offduty.dev/api/v1alpha1"
 	arbiterclient "offduty.dev/arbiter/client"
-	"offduty.dev/test/cluster/controlplane"
 	"offduty.dev/test/e2e/harness"
 )
 
@@ -33,6 +31,7 @@ func TestATimeThatRunsOutLetsNobodyElseGo(t *testing.T) {
 		}
 		s.await("theirs has run out", func(n harness.Now) error { return leasedAlone(n, pod) })
 		s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"maxLeased":1}}`))
+		s.await("the arbiter goes by the new limit", limitedTo(1))
 		if granted, _ := s.acquire("late"); granted != 0 {
 			t.Errorf("somebody else got %d leases beside the one of %s", granted, pod)
 		}
@@ -72,19 +71,19 @@ func (s *stage) frozenAt(at harness.Step, image string) (pod string) {
 // started again, and waits until the upgrade is complete.
 func (s *stage) wakeUpgrader(image string) {
 	s.t.Helper()
-	p, err := s.Cluster.Process(harness.UpgraderA)
-	s.must(err)
 	s.must(s.Thaw(harness.UpgraderA))
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
-	defer cancel()
-	s.must(controlplane.Until(ctx, "the upgrade is complete", func(ctx context.Context) error {
-		if !p.Running() {
-			s.must(s.Restart(ctx, harness.UpgraderA))
-			p, err = s.Cluster.Process(harness.UpgraderA)
-			s.must(err)
+	s.await("the upgrade is complete", func(n harness.Now) error { return n.Complete(image) })
+}
+
+// limitedTo wants the arbiter to go by a roster of so many leases.
+func limitedTo(limit int32) func(harness.Now) error {
+	return func(n harness.Now) error {
+		r := n.Rosters[harness.Group]
+		if r.Spec.MaxLeased != limit || r.Status.ObservedGeneration != r.Generation {
+			return fmt.Errorf("the roster has %d leases at its generation %d, and the arbiter has seen %d", r.Spec.MaxLeased, r.Generation, r.Status.ObservedGeneration)
 		}
-		return s.History.Now().Complete(image)
-	}))
+		return nil
+	}
 }
 
 // leasedAlone wants one lease, pinned, on a pod.

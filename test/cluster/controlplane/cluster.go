@@ -73,6 +73,8 @@ type managed struct {
 	process *daemon.Process
 	// ready answers nil when the daemon serves; nil for foreign processes.
 	ready func(ctx context.Context) error
+	// kept says that it is started again when it ends by itself.
+	kept bool
 }
 
 // startTimeout bounds each wait of the start; a loaded machine needs much
@@ -212,21 +214,47 @@ func (c *Cluster) removeDir() error {
 func (c *Cluster) Process(name string) (*daemon.Process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	m, err := c.managed(name)
+	if err != nil {
+		return nil, err
+	}
+	return m.process, nil
+}
+
+// managed finds a daemon. The caller holds mu.
+func (c *Cluster) managed(name string) (*managed, error) {
 	m, ok := c.daemons[name]
 	if !ok {
 		known := slices.Sorted(maps.Keys(c.daemons))
 		return nil, fmt.Errorf("no daemon is called %q; there are %v", name, known)
 	}
-	return m.process, nil
+	return m, nil
 }
 
 // Kill ends the daemon with SIGKILL and returns when it is gone.
 func (c *Cluster) Kill(name string) error {
-	p, err := c.Process(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, err := c.managed(name)
 	if err != nil {
 		return err
 	}
-	return p.Kill()
+	return m.process.Kill()
+}
+
+// KeepRunning makes daemons start again when they end by themselves, as the kubelet does:
+// an upgrader that a slow machine cost its lead ends. What was killed stays down.
+func (c *Cluster) KeepRunning(names ...string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, name := range names {
+		m, err := c.managed(name)
+		if err != nil {
+			return err
+		}
+		m.kept = true
+	}
+	return nil
 }
 
 // Freeze stops the daemon where it is and returns when it stands. While Kruise
@@ -252,20 +280,26 @@ func (c *Cluster) Thaw(name string) error {
 // for the daemons of the control plane, returns when it is ready. The others
 // need some time more to notice and connect again.
 func (c *Cluster) Restart(ctx context.Context, name string) error {
-	if err := c.Kill(name); err != nil {
+	ready, err := c.replace(name)
+	if err != nil || !ready {
 		return err
-	}
-	c.mu.Lock()
-	m := c.daemons[name]
-	spec, ready := m.spec, m.ready
-	c.mu.Unlock()
-	if _, err := c.launch(spec, ready); err != nil {
-		return err
-	}
-	if ready == nil {
-		return nil
 	}
 	return c.awaitReady(ctx, name)
+}
+
+// replace kills the daemon and starts it again, and says whether it tells when it is ready.
+func (c *Cluster) replace(name string) (ready bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, err := c.managed(name)
+	if err != nil {
+		return false, err
+	}
+	if err := m.process.Kill(); err != nil {
+		return false, err
+	}
+	_, err = c.launchLocked(m.spec, m.ready)
+	return m.ready != nil, err
 }
 
 // StartProcess starts a further daemon, for example one of Build, and returns
@@ -303,6 +337,11 @@ func (c *Cluster) spec(name, path string, args ...string) daemon.Spec {
 func (c *Cluster) launch(spec daemon.Spec, ready func(context.Context) error) (*daemon.Process, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.launchLocked(spec, ready)
+}
+
+// launchLocked is launch for a caller that holds mu.
+func (c *Cluster) launchLocked(spec daemon.Spec, ready func(context.Context) error) (*daemon.Process, error) {
 	if c.stopped {
 		return nil, fmt.Errorf("start %s: the cluster was stopped", spec.Name)
 	}
@@ -317,15 +356,36 @@ func (c *Cluster) launch(spec daemon.Spec, ready func(context.Context) error) (*
 	if !known {
 		c.order = append(c.order, spec.Name)
 	}
-	c.daemons[spec.Name] = &managed{spec: spec, process: p, ready: ready}
+	c.daemons[spec.Name] = &managed{spec: spec, process: p, ready: ready, kept: known && old.kept}
 	go c.report(p)
 	return p, nil
 }
 
-// report says it when a daemon ends that nobody ended.
+// report says it when a daemon ends that nobody ended, and has it started again if it is to
+// be kept.
 func (c *Cluster) report(p *daemon.Process) {
-	if err := p.Wait(); !p.Expected() {
-		fmt.Fprintf(c.log, "%s ended by itself (%v); its log is %s\n", p.Name(), err, p.Log())
+	err := p.Wait()
+	if p.Expected() {
+		return
+	}
+	fmt.Fprintf(c.log, "%s ended by itself (%v); its log is %s\n", p.Name(), err, p.Log())
+	time.AfterFunc(reviveDelay, func() { c.revive(p) })
+}
+
+// reviveDelay keeps a daemon that cannot start from being started all the time.
+const reviveDelay = time.Second
+
+// revive starts a daemon again that is to be kept, unless somebody killed or started it
+// meanwhile.
+func (c *Cluster) revive(p *daemon.Process) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.daemons[p.Name()]
+	if c.stopped || !m.kept || m.process != p || p.Expected() {
+		return
+	}
+	if _, err := c.launchLocked(m.spec, m.ready); err != nil {
+		fmt.Fprintln(c.log, err)
 	}
 }
 

@@ -87,10 +87,11 @@ type Plan struct {
 // Roster is one version of a Roster.
 type Roster struct {
 	Stamp
-	Name   string
-	Floor  int
-	Spec   v1alpha1.RosterSpec
-	Status v1alpha1.RosterStatus
+	Name       string
+	Generation int64
+	Floor      int
+	Spec       v1alpha1.RosterSpec
+	Status     v1alpha1.RosterStatus
 }
 
 func stampOf(u *unstructured.Unstructured, at time.Time, gone bool) (Stamp, error) {
@@ -228,7 +229,7 @@ func rosterOf(u *unstructured.Unstructured, s Stamp) (Roster, error) {
 	if err != nil {
 		return Roster{}, err
 	}
-	out := Roster{Stamp: s, Name: r.Name, Spec: r.Spec, Status: r.Status}
+	out := Roster{Stamp: s, Name: r.Name, Generation: r.Generation, Spec: r.Spec, Status: r.Status}
 	switch f := r.Spec.Floor; {
 	case f.MinServing != nil:
 		out.Floor = int(*f.MinServing)
