@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"offduty.dev/docs/protocol"
 	"offduty.dev/test/cluster/clustertest"
 	"offduty.dev/test/cluster/controlplane"
 	"offduty.dev/test/e2e/harness"
@@ -81,11 +82,29 @@ func (a *act) end() {
 		a.t.Error(v)
 	}
 	a.book.addEvidence(e, len(violations))
+	a.holdAgainstTheModel(e)
 	if a.t.Failed() {
 		a.t.Logf("what happened last:\n%s", e.Story("", time.Now()))
 	}
 	if err := a.Close(); err != nil {
 		a.t.Error(err)
+	}
+}
+
+// holdAgainstTheModel tells whether what happened until the API server was restarted is a
+// behaviour of docs/protocol. That knows fewer troubles than are made here: what it does not
+// know is told and counted, for somebody to read.
+func (a *act) holdAgainstTheModel(e harness.Evidence) {
+	var rejected *protocol.Rejection
+	switch sum, err := e.BeforeGaps().Behaves(harness.Group); {
+	case err == nil:
+		a.book.add("events that are behaviours of docs/protocol", sum.Events)
+	case errors.As(err, &rejected):
+		a.book.add("histories that docs/protocol does not know", 1)
+		a.t.Logf("the model does not know this: %v", err)
+	default:
+		a.book.add("histories that docs/protocol does not cover", 1)
+		a.t.Logf("not held against docs/protocol: %v", err)
 	}
 }
 
