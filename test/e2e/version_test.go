@@ -86,10 +86,11 @@ func TestANewerUpgraderGoesOnWhereAnOlderOneStopped(t *testing.T) {
 func (s *stage) migrate(at harness.Step, image string) {
 	s.t.Helper()
 	s.stopAt(at, image)
-	// Version 1 did not tell when the hook was written, and its fences were ids.
+	// Version 1 did not tell when the hook was written and what was proven, and its fences were ids.
 	old := s.annotation()
 	old["version"] = 1
 	delete(old, "generation")
+	delete(old, "proven")
 	s.rearm(marshal(s.t, old))
 	for name := range s.History.Now().Pods {
 		_, err := s.Kubectl(s.t.Context(), "", "annotate", "pod", name, "--namespace", s.Namespace, "--overwrite", v1alpha1.FencedAnnotation+"=asmxj3n6ju-0")
@@ -124,7 +125,7 @@ func TestAnOlderUpgraderLeavesAloneWhatANewerOneHasBegun(t *testing.T) {
 	}))
 	since, before := time.Now(), s.History.Now()
 	s.must(s.Restart(t.Context(), harness.UpgraderA))
-	words := []string{"protocol version 3", "knows 1 to 2", "run the newer upgrader again"}
+	words := []string{"protocol version 4", "knows 1 to 3", "run the newer upgrader again"}
 	t.Run("the plan says what to do", func(t *testing.T) {
 		s.on(t).await("it stalls", stalled("TargetNotSupported", words...))
 	})

@@ -99,6 +99,7 @@ type Set struct {
 	Term             int64
 	ArmedGeneration  int
 	ImagesGeneration int
+	Proven           string
 	Original         int32
 	// Left is the annotation by which a set is barred.
 	Left      string

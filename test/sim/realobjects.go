@@ -266,6 +266,7 @@ func armedOf(s *Set) *kruises.Armed {
 	ru := s.Originals.rolling(s.Original)
 	return &kruises.Armed{
 		Version: kruises.ProtocolVersion, Plan: s.Plan, Term: s.Term, Generation: int64(s.ArmedGeneration), ImagesGeneration: int64(s.ImagesGeneration),
+		Proven: s.Proven,
 		Original: kruises.Original{
 			Type: appsv1.RollingUpdateStatefulSetStrategyType, Partition: ru.Partition, MaxUnavailable: ru.MaxUnavailable,
 			PodUpdatePolicy: ru.PodUpdatePolicy, UnorderedUpdate: ru.UnorderedUpdate, InPlaceUpdateStrategy: ru.InPlaceUpdateStrategy,
@@ -295,12 +296,12 @@ func (s *Set) read(o *kruisev1beta1.StatefulSet, status bool) error {
 	}
 	s.Left = o.Annotations[v1alpha1.LeftAnnotation]
 	s.Image = o.Spec.Template.Spec.Containers[0].Image
-	s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Original, s.Originals = "", 0, 0, 0, 0, Settings{}
+	s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Proven, s.Original, s.Originals = "", 0, 0, 0, "", 0, Settings{}
 	a, err := kruises.ParseArmed(o)
 	if err != nil || a == nil {
 		return err
 	}
-	s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration = a.Plan, a.Term, int(a.Generation), int(a.ImagesGeneration)
+	s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Proven = a.Plan, a.Term, int(a.Generation), int(a.ImagesGeneration), a.Proven
 	s.Originals = readSettings(&kruisev1beta1.RollingUpdateStatefulSetStrategy{
 		PodUpdatePolicy: a.Original.PodUpdatePolicy, MaxUnavailable: a.Original.MaxUnavailable,
 		UnorderedUpdate: a.Original.UnorderedUpdate, InPlaceUpdateStrategy: a.Original.InPlaceUpdateStrategy,

@@ -301,7 +301,7 @@ func (u *upgrader) target(of target, i int, state snapshot, blocked bool, leases
 	t = plan.Target{
 		Name: of.name, ResourceVersion: strconv.Itoa(set.RV), Observed: set.Observed == set.Generation, Replicas: set.Replicas,
 		CurrentRevision: set.CurrentRevision, UpdateRevision: set.UpdateRevision, Partition: set.Partition,
-		TemplatePending: of.image != "" && set.Image != of.image, Changes: changes(&set),
+		Proven: set.Proven, TemplatePending: of.image != "" && set.Image != of.image, Changes: changes(&set),
 	}
 	_, t.Listed = p.shown[of.name]
 	t.TemplateSeen = t.Observed || set.revision() == set.UpdateRevision
@@ -437,7 +437,7 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 		u.patchSet(a.Target, "sets currentRevision "+a.Revision, a.ResourceVersion, func(s *Set) { s.CurrentRevision = a.Revision })
 	case plan.Disarm:
 		u.patchSet(a.Target, "is disarmed", a.ResourceVersion, func(s *Set) {
-			s.Armed, s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Original = false, "", 0, 0, 0, 0
+			s.Armed, s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Original, s.Proven = false, "", 0, 0, 0, 0, ""
 		})
 	case plan.PatchPod:
 		u.patchPod(a)
@@ -472,6 +472,9 @@ func (u *upgrader) applySet(pause func(), a plan.ApplySet) {
 		}
 		if !s.Armed {
 			s.ArmedGeneration = s.Generation
+		}
+		if a.Proven != "" {
+			s.Proven = a.Proven
 		}
 		s.Armed, s.Term, s.Partition, s.Foreign = true, u.term, a.Partition, false
 		u.s.tookOver(u, a.Target, uid)

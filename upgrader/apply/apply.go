@@ -222,6 +222,9 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 		next.Generation = set.Generation // the hook may have been lost meanwhile
 	}
 	next.Term = r.scene.World.Term
+	if a.Proven != "" {
+		next.Proven = a.Proven
+	}
 	cfg, err := kruise.ApplyConfiguration(set.Namespace, set.Name, a.ResourceVersion, &next, a.Partition, observe.Settings(r.scene.Plan))
 	if err != nil {
 		return err

@@ -19,8 +19,9 @@ import (
 //
 //	1: fences were ids of leases; generation may be missing
 //	2: fences are tokens; generation is always there
+//	3: proven tells at what the set was last at rest
 const (
-	ProtocolVersion = 2
+	ProtocolVersion = 3
 	oldestVersion   = 1
 )
 
@@ -38,8 +39,15 @@ type Armed struct {
 	// when it has observed a later one.
 	Generation int64 `json:"generation"`
 	// ImagesGeneration is the generation of the plan whose images were written; 0: none.
-	ImagesGeneration int64    `json:"imagesGeneration,omitempty"`
-	Original         Original `json:"original"`
+	ImagesGeneration int64 `json:"imagesGeneration,omitempty"`
+	// Proven is the revision at which the set was last at rest: when it was taken over, or
+	// when a rollout had ended; "": it has not been yet. A pod that is created at it needs no
+	// proof, one that is created at any other does.
+	Proven   string   `json:"proven,omitempty"`
+	Original Original `json:"original"`
+
+	// unproven: an older version wrote it, which did not note Proven.
+	unproven bool
 }
 
 // Original is what arming replaced.
@@ -111,7 +119,16 @@ func (a *Armed) migrate(set *kruisev1beta1.StatefulSet) {
 		// set as it is now.
 		a.Generation = set.Generation - 1
 	}
+	a.unproven = a.Version < 3
 	a.Version = ProtocolVersion
+}
+
+// Prove fills in what an older version did not note: revision, the set's current one, if it
+// called that verified on any of its pods.
+func (a *Armed) Prove(revision string, verified func(revision string) bool) {
+	if a.unproven && revision != "" && verified(revision) {
+		a.Proven = revision
+	}
 }
 
 // NewArmed notes the present state of a set.

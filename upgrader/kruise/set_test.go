@@ -214,7 +214,7 @@ func TestArmed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(a, back); diff != "" {
+	if diff := cmp.Diff(a, back, cmp.AllowUnexported(Armed{})); diff != "" {
 		t.Errorf("(-written +read):\n%s", diff)
 	}
 	if a.Generation != 4 || *a.Original.Partition != 2 {
@@ -234,17 +234,22 @@ func TestArmedOfAnOlderVersionIsReadAsTheOneOfToday(t *testing.T) {
 		{
 			"one that does not tell when the hook was written: Kruise knows it when it has observed the set as it is now",
 			`{"version":1,"plan":"p","term":7,"imagesGeneration":2,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
-			Armed{Version: 2, Plan: "p", Term: 7, Generation: 3, ImagesGeneration: 2, Original: original},
+			Armed{Version: 3, Plan: "p", Term: 7, Generation: 3, ImagesGeneration: 2, Original: original, unproven: true},
 		},
 		{
 			"one that tells it",
 			`{"version":1,"plan":"p","term":7,"generation":1,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
-			Armed{Version: 2, Plan: "p", Term: 7, Generation: 1, Original: original},
+			Armed{Version: 3, Plan: "p", Term: 7, Generation: 1, Original: original, unproven: true},
+		},
+		{
+			"one that does not tell at what the set was last at rest",
+			`{"version":2,"plan":"p","term":7,"generation":0,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
+			Armed{Version: 3, Plan: "p", Term: 7, Original: original, unproven: true},
 		},
 		{
 			"the one of today",
-			`{"version":2,"plan":"p","term":7,"generation":0,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
-			Armed{Version: 2, Plan: "p", Term: 7, Original: original},
+			`{"version":3,"plan":"p","term":7,"generation":0,"proven":"web-1","original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
+			Armed{Version: 3, Plan: "p", Term: 7, Proven: "web-1", Original: original},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -252,8 +257,32 @@ func TestArmedOfAnOlderVersionIsReadAsTheOneOfToday(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(&tt.want, a); diff != "" {
+			if diff := cmp.Diff(&tt.want, a, cmp.AllowUnexported(Armed{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWhatAnOlderVersionDidNotNoteIsReadFromItsPods(t *testing.T) {
+	for _, tt := range []struct {
+		name, annotation string
+		verified         bool // web-1, the current revision, on any pod
+		want             string
+	}{
+		{"a version that did not note it: what it called verified on any pod", `{"version":2,"plan":"p"}`, true, "web-1"},
+		{"what it called verified on none is not proven", `{"version":2,"plan":"p"}`, false, ""},
+		{"one that notes it is believed", `{"version":3,"plan":"p","proven":"web-0"}`, true, "web-0"},
+		{"one that says that nothing was proven is, too", `{"version":3,"plan":"p"}`, true, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, err := ParseArmed(set(func(s *kruisev1beta1.StatefulSet) { s.Annotations[v1alpha1.ArmedAnnotation] = tt.annotation }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Prove("web-1", func(revision string) bool { return tt.verified && revision == "web-1" })
+			if a.Proven != tt.want {
+				t.Errorf("proven %q, want %q", a.Proven, tt.want)
 			}
 		})
 	}
@@ -268,7 +297,7 @@ func TestArmedThatMustNotBeActedUpon(t *testing.T) {
 		{"no version", `{"plan":"p"}`, "restore it", false, true, true},
 		{"no plan", `{"version":2}`, "restore it", false, true, true},
 		{"a version that never was", `{"version":-1,"plan":"p"}`, "restore it", false, true, true},
-		{"a newer version", `{"version":3,"plan":"p"}`, "version 3, and this upgrader knows 1 to 2", true, true, false},
+		{"a newer version", `{"version":4,"plan":"p"}`, "version 4, and this upgrader knows 1 to 3", true, true, false},
 		{"a newer version, all else of which has changed", `{"version":9,"plan":"p","term":"x","original":[]}`, "run the newer upgrader", true, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -288,7 +317,7 @@ func TestArmedThatMustNotBeActedUpon(t *testing.T) {
 func FuzzParseArmed(f *testing.F) {
 	f.Add(NewArmed(set(), "p", 1).String())
 	f.Add(`{"version":1,"plan":"p","original":{"partition":-1}}`)
-	f.Add(`{"version":3,"plan":"p"}`)
+	f.Add(`{"version":4,"plan":"p"}`)
 	f.Fuzz(func(t *testing.T, s string) {
 		of := func(v string) (*Armed, error) {
 			return ParseArmed(set(func(s *kruisev1beta1.StatefulSet) { s.Annotations[v1alpha1.ArmedAnnotation] = v }))

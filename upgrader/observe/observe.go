@@ -246,6 +246,10 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 		s.unread(t, err)
 		return nil // shown in the plan
 	}
+	if armed != nil {
+		armed.Prove(t.CurrentRevision, func(revision string) bool { return anyVerified(pods, revision) })
+		t.Proven = armed.Proven
+	}
 	if armed != nil && armed.Plan == string(s.Plan.UID) {
 		s.armed(t, set, armed)
 	}
@@ -294,6 +298,15 @@ func (s *Scene) armed(t *plan.Target, set *kruisev1beta1.StatefulSet, armed *kru
 	if armed.Original.Partition != nil {
 		t.OriginalPartition = *armed.Original.Partition
 	}
+}
+
+func anyVerified(pods map[string]*corev1.Pod, revision string) bool {
+	for _, p := range pods {
+		if p.Annotations[v1alpha1.VerifiedAnnotation] == revision {
+			return true
+		}
+	}
+	return false
 }
 
 func containers(set *kruisev1beta1.StatefulSet) string {

@@ -10,7 +10,7 @@ import (
 func fresh(n int) *World {
 	w := rollout(n)
 	t := w.web()
-	t.Armed, t.Settings, t.ArmedTerm, t.Partition = false, false, 0, 0
+	t.Armed, t.Settings, t.ArmedTerm, t.Partition, t.Proven = false, false, 0, 0, ""
 	t.UpdateRevision, t.TemplatePending = "v1", true
 	for j := range t.Pods {
 		r := w.pod(j)
@@ -43,7 +43,7 @@ func TestArming(t *testing.T) {
 		{
 			name:  "a set at rest is taken over with its partition parked",
 			world: func() *World { return fresh(2) },
-			want:  []string{"apply web partition 2147483647 (Arming)"}, reason: Arming,
+			want:  []string{"apply web partition 2147483647 (Arming) proven v1"}, reason: Arming,
 		},
 		{
 			name: "a rollout under way is taken over at its present state",
@@ -62,7 +62,7 @@ func TestArming(t *testing.T) {
 				w.web().Observed, w.web().TemplateSeen, w.web().TemplatePending = false, false, false
 				return w
 			},
-			want: []string{"apply web partition 3 (Arming)"}, reason: Arming,
+			want: []string{"apply web partition 3 (Arming) proven v1"}, reason: Arming,
 		},
 		{
 			name:   "a target that cannot be served is not written to",
@@ -73,7 +73,7 @@ func TestArming(t *testing.T) {
 			name: "no pod is held before Kruise has seen the hook",
 			world: func() *World {
 				w := fresh(2)
-				w.web().Armed, w.web().Settings, w.web().ArmedTerm, w.web().Partition = true, true, 1, Parked
+				w.web().Armed, w.web().Settings, w.web().ArmedTerm, w.web().Partition, w.web().Proven = true, true, 1, Parked, "v1"
 				w.web().Observed = false
 				return w
 			},
@@ -83,7 +83,7 @@ func TestArming(t *testing.T) {
 			name: "a hold is put on together with the state that makes Kruise confirm it",
 			world: func() *World {
 				w := fresh(2)
-				w.web().Armed, w.web().Settings, w.web().ArmedTerm, w.web().Partition = true, true, 1, Parked
+				w.web().Armed, w.web().Settings, w.web().ArmedTerm, w.web().Partition, w.web().Proven = true, true, 1, Parked, "v1"
 				w.work(1)
 				return w
 			},

@@ -72,7 +72,9 @@ type ApplySet struct {
 	Target          string
 	ResourceVersion string
 	Partition       int32
-	Why             Reason
+	// Proven is the revision at which the set is at rest; "": what was noted before stays.
+	Proven string
+	Why    Reason
 }
 
 // WriteTemplate writes the plan's images and the partition in one patch. Precondition:

@@ -103,6 +103,7 @@ func (s *bytesSource) bendTarget(t *Target) {
 	for j := range t.Pods {
 		s.bend(&t.Pods[j])
 	}
+	t.Proven = []string{"v1", t.UpdateRevision, ""}[s.n(3)]
 }
 
 // bend brings a replica to some step and then changes single facts about it.
@@ -291,7 +292,11 @@ func (c *checker) action(a Action) {
 	case PatchPod:
 		c.patch(a)
 	case ApplySet:
-		c.write(a, c.set(a.Target), a.ResourceVersion, a.Partition)
+		t := c.set(a.Target)
+		c.write(a, t, a.ResourceVersion, a.Partition)
+		for j := range t.Pods {
+			c.must(!t.Armed || a.Proven == "" || t.Pods[j].Verified == a.Proven, a, "%s is not verified at it", t.Pods[j].Name)
+		}
 	case WriteTemplate:
 		c.template(a)
 	case Disarm:
@@ -370,6 +375,7 @@ func (c *checker) patch(a PatchPod) {
 	}
 	if a.Verified != nil && *a.Verified != "" {
 		c.must(r.Revision == *a.Verified, a, "it is at %q", r.Revision)
+		c.must(t.Proven == *a.Verified || r.Lease != nil && r.Lease.Pinned || r.Note.ID != "", a, "it is called verified, and nobody has seen to it")
 	}
 }
 

@@ -69,7 +69,7 @@ func TestLeaving(t *testing.T) {
 				w.web().Armed = false
 				w.pod(1).note()
 			}),
-			want: []string{"apply web partition 2147483647 (Arming)"}, reason: Arming,
+			want: []string{"apply web partition 2147483647 (Arming) proven v1"}, reason: Arming,
 		},
 		{
 			name: "one that another plan has meanwhile is named: somebody must end the lease",

@@ -188,7 +188,7 @@ func (t *Target) shares(u *Target) bool {
 
 // active says whether the set has a rollout to do, apart from its replicas.
 func (t *Target) active() bool {
-	return t.TemplatePending || !t.Armed || !t.Settings || t.CurrentRevision != t.UpdateRevision || t.Partition != Parked
+	return t.TemplatePending || !t.Armed || !t.Settings || t.CurrentRevision != t.UpdateRevision || t.Partition != Parked || t.unproven()
 }
 
 // act adds an action.

@@ -135,7 +135,7 @@ func TestPartition(t *testing.T) {
 		{
 			name:  "the partition is parked when every replica is upgraded",
 			world: func() *World { w := rollout(2); w.complete(); w.web().Partition = 0; return w },
-			want:  []string{"apply web partition 2147483647 (Finishing)"}, reason: Finishing,
+			want:  []string{"apply web partition 2147483647 (Finishing) proven v2"}, reason: Finishing,
 		},
 		{
 			name:   "a complete plan has nothing to do",

@@ -32,7 +32,7 @@ func (w *World) addTarget(name string, n int) {
 	t := Target{
 		Name: name, ResourceVersion: "s1", Observed: true, Replicas: n,
 		CurrentRevision: "v1", UpdateRevision: "v2", Partition: int32(n), //nolint:gosec // a small number
-		Armed: true, ArmedTerm: 1, Settings: true, TemplateSeen: true, Listed: true,
+		Armed: true, ArmedTerm: 1, Settings: true, TemplateSeen: true, Listed: true, Proven: "v1",
 	}
 	for i := range n {
 		t.Pods = append(t.Pods, Replica{
@@ -49,7 +49,7 @@ func (w *World) addTarget(name string, n int) {
 func (w *World) complete() {
 	for i := range w.Targets {
 		t := &w.Targets[i]
-		t.CurrentRevision, t.Partition = "v2", Parked
+		t.CurrentRevision, t.Proven, t.Partition = "v2", "v2", Parked
 		for j := range t.Pods {
 			t.Pods[j].Revision, t.Pods[j].Verified = "v2", "v2"
 		}
@@ -142,7 +142,11 @@ func line(a Action) string {
 		}
 		return "release " + a.Lease.ID + " undone"
 	case ApplySet:
-		return fmt.Sprintf("apply %s partition %d (%s)", a.Target, a.Partition, a.Why)
+		s := fmt.Sprintf("apply %s partition %d (%s)", a.Target, a.Partition, a.Why)
+		if a.Proven != "" {
+			s += " proven " + a.Proven
+		}
+		return s
 	case WriteTemplate:
 		return fmt.Sprintf("template %s partition %d", a.Target, a.Partition)
 	case SetCurrentRevision:

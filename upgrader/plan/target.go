@@ -1,5 +1,7 @@
 package plan
 
+import "slices"
+
 // target decides about set i alone. It returns true when there is nothing left to do to
 // the set before its replicas may be leased.
 func (n *next) target(i int) bool {
@@ -85,18 +87,28 @@ func (n *next) arm(i int, t *Target) bool {
 		n.sayOf(i, rankDoing, Arming, "noting %s in the status, to take it over", t.Name)
 		return false
 	}
+	if t.UpdateRevision == "" && t.empty() && !n.leaving(t) {
+		// There is nothing to protect yet, and nobody could say later what it began with.
+		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet seen %s", t.Name)
+		return false
+	}
 	partition := Parked
 	if p := t.protected(nil); p > 0 && !t.uniform() {
 		partition = max(p, t.Partition) // a rollout is under way: it stops where it stands
 	}
-	n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: partition, Why: Arming})
+	n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: partition, Proven: t.present(), Why: Arming})
 	n.sayOf(i, rankDoing, Arming, "taking over %s", t.Name)
 	return false
 }
 
 // uniform says whether no rollout is under way: every pod is at the one revision.
-func (t *Target) uniform() bool {
-	if t.CurrentRevision != t.UpdateRevision || !t.TemplateSeen {
+func (t *Target) uniform() bool { return t.TemplateSeen && t.alike() }
+
+// alike says whether, as far as Kruise has seen the set, every pod is at the one revision.
+// That says nothing of how it came there: when all pods of a set are lost, Kruise makes them
+// of the new template and forgets that there ever was another (docs/decisions/0009).
+func (t *Target) alike() bool {
+	if t.CurrentRevision != t.UpdateRevision {
 		return false
 	}
 	for j := range t.Pods {
@@ -105,6 +117,23 @@ func (t *Target) uniform() bool {
 		}
 	}
 	return true
+}
+
+// present is the revision that needs no proof when the set is taken over: the one at which it
+// runs already; "" while a rollout is under way, of which nobody knows how far it was verified.
+func (t *Target) present() string {
+	if t.Proven == "" && t.alike() {
+		return t.UpdateRevision
+	}
+	return t.Proven
+}
+
+// unproven says whether it is still to be noted at what the set is at rest. One without
+// replicas proves nothing: what it is scaled up to nobody has ever seen.
+func (t *Target) unproven() bool { return len(t.Pods) > 0 && t.Proven != t.UpdateRevision }
+
+func (t *Target) empty() bool {
+	return !slices.ContainsFunc(t.Pods, func(r Replica) bool { return r.Exists })
 }
 
 // selection is the set of replicas that Kruise may update, by their index in Target.Pods;
@@ -227,8 +256,10 @@ func (n *next) apply(t *Target, partition int32, why Reason) {
 // hold puts the hold on every pod that lacks it, together with the state Updated: Kruise
 // makes Normal of that only when it has seen the hold (refreshPodState), which proves
 // that its cache of the pods knows it; observedGeneration proves the cache of sets alone.
+// A pod at the revision at which the set was last at rest is verified by that. At any other it
+// is not, however much at rest the set looks: it is verified under a pin.
 func (n *next) hold(i int, t *Target) bool {
-	proven := t.uniform()
+	proven := t.uniform() && t.Proven == t.UpdateRevision
 	any := false
 	for j := range t.Pods {
 		r := &t.Pods[j]
@@ -349,8 +380,8 @@ func (n *next) finish(i int, t *Target, moving bool) bool {
 		n.sayOf(i, rankDoing, Finishing, "concluding the rollout of %s", t.Name)
 		return true
 	}
-	if t.Partition != Parked {
-		n.apply(t, Parked, Finishing)
+	if t.Partition != Parked || t.unproven() {
+		n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: Parked, Proven: t.UpdateRevision, Why: Finishing})
 		n.sayOf(i, rankDoing, Finishing, "parking the partition of %s", t.Name)
 		return true
 	}

@@ -234,7 +234,7 @@ func TestEachTargetHasAReasonOfItsOwn(t *testing.T) {
 	w.addTarget("cache", 1)
 	w.addTarget("gone", 0)
 	w.work(0, 1)
-	w.Targets[2].CurrentRevision, w.Targets[2].Partition = "v2", Parked
+	w.Targets[2].CurrentRevision, w.Targets[2].Proven, w.Targets[2].Partition = "v2", "v2", Parked
 	w.Targets[2].Pods[0].done()
 	w.Targets[3].Blocked, w.Targets[3].Gone = &Blocker{Reason: TargetNotFound, Message: "missing"}, true
 	w.db(0).update().State = StateUpdating
@@ -258,7 +258,7 @@ func TestWhatStallsDoesNotGoOn(t *testing.T) {
 	w.db(0).done()
 	w.pod(0).done()
 	w.pod(1).done()
-	w.Targets[0].CurrentRevision, w.Targets[0].Partition = "v2", Parked
+	w.Targets[0].CurrentRevision, w.Targets[0].Proven, w.Targets[0].Partition = "v2", "v2", Parked
 	w.Targets[1].Changes = []string{"app:2"}
 	if d := Next(w, now); !d.Stalled || d.Going.Reason != "" || strings.Contains(d.Message, "meanwhile") {
 		t.Errorf("%+v", d)

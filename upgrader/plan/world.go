@@ -152,6 +152,10 @@ type Target struct {
 	ArmedTerm int64
 	// OriginalPartition is what the partition was before.
 	OriginalPartition int32
+	// Proven is the revision at which the set was last at rest: when it was taken over, or
+	// when a rollout had ended with every replica verified; "": not known. It is read from the
+	// annotation of a plan that is gone, too.
+	Proven string
 	// HookSeen: Kruise knows the hook, so that what it makes of a hold can be believed,
 	// also while it has not seen later changes of the set. Observed implies it.
 	HookSeen bool

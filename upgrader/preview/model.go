@@ -84,6 +84,9 @@ func (m *model) apply(a plan.Action) {
 			t.Armed, t.OriginalPartition = true, t.Partition
 		}
 		t.ArmedTerm, t.Settings, t.Partition, m.changed = m.w.Term, true, a.Partition, true
+		if a.Proven != "" {
+			t.Proven = a.Proven
+		}
 	case plan.WriteTemplate:
 		t := m.target(a.Target)
 		t.UpdateRevision, t.Partition = m.next[t.Name], a.Partition
