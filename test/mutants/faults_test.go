@@ -174,10 +174,15 @@ var faults = []fault{
 		return
 `, "1"),
 	one("the partition is parked at the number of replicas", target,
-		`if t.Partition != Parked {
-		n.apply(t, Parked, Finishing)`, `if t.Partition != int32(len(t.Pods)) {
-		n.apply(t, int32(len(t.Pods)), Finishing)`, "6").
+		`if t.Partition != Parked || t.unproven() {
+		n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: Parked,`, `if t.Partition != int32(len(t.Pods)) || t.unproven() {
+		n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: int32(len(t.Pods)),`, "6").
 		and(nextGo, `t.CurrentRevision != t.UpdateRevision || t.Partition != Parked`, `t.CurrentRevision != t.UpdateRevision || t.Partition != int32(len(t.Pods))`),
+	one("a set that looks at rest is taken for that", target,
+		`t.uniform() && t.Proven == t.UpdateRevision`, `t.uniform()`, "6").
+		and(target, `len(t.Pods) > 0 && t.Proven != t.UpdateRevision`, `false`),
+	one("at what a set is at rest is not noted", target,
+		`Partition: Parked, Proven: t.UpdateRevision, Why: Finishing}`, `Partition: Parked, Why: Finishing}`, "6"),
 	one("a lagging currentRevision is ignored", target,
 		`	if t.CurrentRevision != t.UpdateRevision {
 		if t.allReady() {`, `	if false {

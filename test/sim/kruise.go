@@ -317,6 +317,9 @@ func (k *kruise) status(pause func(), set, next Set) {
 		pause()
 		s, err := k.s.api.patchSet(k.set, rv, func(s *Set) {
 			s.Observed, s.CurrentRevision, s.UpdateRevision = next.Observed, next.CurrentRevision, next.UpdateRevision
+			if k.s.cfg.Without == Proof && s.Plan != "" {
+				s.Proven = s.UpdateRevision
+			}
 		})
 		if err == nil {
 			if s.Observed != set.Observed || s.UpdateRevision != set.UpdateRevision || s.CurrentRevision != set.CurrentRevision {

@@ -29,11 +29,12 @@ const (
 	Returning              // that leases are given back
 	Asking                 // that an application asks before it works
 	Evidence               // that a handover is believed when it is seen
+	Proof                  // that a revision is proven before a set that looks at rest is taken for it
 )
 
 var safeguards = []string{
 	"nothing", "precondition", "pin", "hold", "ban", "partition", "priority", "lasting", "expiring",
-	"verification", "keeping", "returning", "asking", "evidence",
+	"verification", "keeping", "returning", "asking", "evidence", "proof",
 }
 
 // Safeguards are the names of what a run can be without.
