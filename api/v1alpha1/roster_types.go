@@ -38,7 +38,10 @@ type RosterList struct {
 	Items           []Roster `json:"items"`
 }
 
-// RosterSpec says who belongs to the group and how duty is given.
+// RosterSpec says who belongs to the group, and who decides which of them work.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.assigned) != has(self.observed)",message="a roster needs either assigned (the arbiter decides who works) or observed (the application decides), and not both"
+// +kubebuilder:validation:XValidation:rule="has(self.assigned) == has(oldSelf.assigned)",message="assigned and observed cannot be exchanged: delete the roster while no plan uses it, and create it anew"
 type RosterSpec struct {
 	Members Members `json:"members"`
 
@@ -61,7 +64,13 @@ type RosterSpec struct {
 	PinOverdueSeconds int32 `json:"pinOverdueSeconds,omitempty"`
 
 	// The arbiter decides who works.
-	Assigned AssignedDuty `json:"assigned"`
+	// +optional
+	Assigned *AssignedDuty `json:"assigned,omitempty"`
+
+	// The application decides who works, and the arbiter observes it. Whatever is not certain
+	// counts as working.
+	// +optional
+	Observed *ObservedDuty `json:"observed,omitempty"`
 }
 
 // Members selects the pods of the group, in the Roster's namespace.
@@ -148,6 +157,38 @@ type AssignedDuty struct {
 	LifetimeSeconds int32 `json:"lifetimeSeconds,omitempty"`
 }
 
+// ObservedDuty says where the arbiter sees who works.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.pods)",message="observed needs a source: pods"
+type ObservedDuty struct {
+	// So many members work while the application is settled. As long as another number is
+	// seen, as during an election or with two primaries, nobody counts as idle. Without it
+	// any number is believed.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	Workers *int32 `json:"workers,omitempty"`
+
+	// Each pod itself shows whether it works.
+	// +optional
+	Pods *PodsSource `json:"pods,omitempty"`
+}
+
+// PodsSource sees in each pod whether it works.
+type PodsSource struct {
+	// A CEL expression over the pod, as "object": true means that it works, false that it is
+	// idle. While it cannot be evaluated for a pod, that pod's duty is unknown.
+	//
+	// It sees what docs/observed.md lists of the pod's metadata, spec and status. Labels and
+	// annotations are always there, if empty. An expression that does not compile is shown in
+	// the condition Ready, with the position.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	Working string `json:"working"`
+}
+
 // RosterStatus is the arbiter's record: it is read back after a restart. Do not edit it.
 type RosterStatus struct {
 	// +optional
@@ -213,7 +254,7 @@ type RosterStatus struct {
 type MemberRecord struct {
 	// The pod's name.
 	Name string `json:"name"`
-	// Whether it has been given duty.
+	// Whether it has been given duty; in an observed roster, whether it was last seen to work.
 	// +optional
 	Assigned bool `json:"assigned,omitempty"`
 	// Grows with each change of Assigned.

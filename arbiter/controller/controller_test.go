@@ -57,7 +57,7 @@ func newCluster(ctx context.Context, t *testing.T, working ...string) *cluster {
 		Spec: v1alpha1.RosterSpec{
 			Members: v1alpha1.Members{Selector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}},
 			Floor:   v1alpha1.Floor{Type: v1alpha1.FloorMinServing, MinServing: &floor}, MaxLeased: 2, PinOverdueSeconds: 60,
-			Assigned: v1alpha1.AssignedDuty{Working: working, SettleSeconds: 120, FailoverSeconds: 10, LifetimeSeconds: 10},
+			Assigned: &v1alpha1.AssignedDuty{Working: working, SettleSeconds: 120, FailoverSeconds: 10, LifetimeSeconds: 10},
 		},
 	}
 	b := fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.Roster{}, &corev1.Pod{}).WithObjects(ro)

@@ -43,11 +43,11 @@ func (r *Reconciler) needsPods(a, b *duty.View) bool {
 	return false
 }
 
-// label writes the duty label where it differs. Duty never waits for it: the label tells
+// label writes the duty label where it differs, and where the arbiter gives duty. Duty never waits for it: the label tells
 // the application, the record decides; but a member that is told by the label alone does
 // not begin to settle before the label is seen to have changed.
-func (r *Reconciler) label(ctx context.Context, v *duty.View, pods map[string]*corev1.Pod) error {
-	if v == nil || v.Record.Frozen {
+func (r *Reconciler) label(ctx context.Context, ro *v1alpha1.Roster, v *duty.View, pods map[string]*corev1.Pod) error {
+	if v == nil || v.Record.Frozen || ro.Spec.Observed != nil {
 		return nil
 	}
 	var errs []error

@@ -56,6 +56,7 @@ type Reconciler struct {
 	// Base is the context that the groups' loops run in.
 	Base context.Context //nolint:containedctx // groups outlive the reconcile that starts them
 
+	sources sources
 	// changed carries the Rosters whose group has a new view.
 	changed chan event.GenericEvent
 }
@@ -71,6 +72,7 @@ func (r *Reconciler) Setup(mgr ctrl.Manager) error {
 		}).
 		For(&v1alpha1.Roster{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, statusLost()))).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.rostersOf), builder.WithPredicates(podChanged())).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.observedRostersOf), builder.WithPredicates(predicate.ResourceVersionChangedPredicate{})).
 		WatchesRawSource(source.Channel(r.changed, &handler.EnqueueRequestForObject{})).
 		WithLogConstructor(func(req *reconcile.Request) logr.Logger {
 			if req == nil {
@@ -109,9 +111,18 @@ func podChanged() predicate.Predicate {
 	}}
 }
 
+// observedRostersOf finds the Rosters in whose source anything of a pod may count.
+func (r *Reconciler) observedRostersOf(ctx context.Context, obj client.Object) []reconcile.Request {
+	return r.requests(ctx, obj, func(ro *v1alpha1.Roster) bool { return ro.Spec.Observed != nil })
+}
+
 // rostersOf finds the Rosters that have a pod as a member. A pod that has just lost the
 // labels of a selector is found by its name in the record.
 func (r *Reconciler) rostersOf(ctx context.Context, obj client.Object) []reconcile.Request {
+	return r.requests(ctx, obj, func(*v1alpha1.Roster) bool { return true })
+}
+
+func (r *Reconciler) requests(ctx context.Context, obj client.Object, wanted func(*v1alpha1.Roster) bool) []reconcile.Request {
 	var list v1alpha1.RosterList
 	if err := r.Client.List(ctx, &list, client.InNamespace(obj.GetNamespace())); err != nil {
 		log.FromContext(ctx).Error(err, "cannot list rosters", "namespace", obj.GetNamespace())
@@ -120,6 +131,9 @@ func (r *Reconciler) rostersOf(ctx context.Context, obj client.Object) []reconci
 	var out []reconcile.Request
 	for i := range list.Items {
 		ro := &list.Items[i]
+		if !wanted(ro) {
+			continue
+		}
 		selector, err := metav1.LabelSelectorAsSelector(&ro.Spec.Members.Selector)
 		if err == nil && (selector.Matches(labels.Set(obj.GetLabels())) || recorded(ro, obj.GetName())) {
 			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(ro)})
@@ -144,6 +158,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := r.Client.Get(ctx, req.NamespacedName, &ro); err != nil {
 		if client.IgnoreNotFound(err) == nil {
 			r.Registry.remove(req.NamespacedName)
+			r.sources.forget(req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -152,7 +167,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	settings, reader := settingsOf(&ro), client.Reader(r.Client)
+	settings, reader := SettingsOf(ro.Generation, &ro.Spec), client.Reader(r.Client)
 	if v := group.View(); lost || v == nil || v.Record.Frozen {
 		settings.Live, reader = true, r.Live
 	}
@@ -160,11 +175,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	seen := make(map[string]roster.Pod, len(pods))
-	for name, p := range pods {
-		seen[name] = toPod(p)
-	}
-	if err := group.Configure(ctx, settings, seen); err != nil {
+	see := r.observe(&ro, &settings)
+	if err := group.Configure(ctx, settings, see(pods)); err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return ctrl.Result{}, nil // deleted meanwhile; its event will come
 		}
@@ -174,7 +186,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, fmt.Errorf("group %s: this arbiter may not be the leader any more", req)
 	}
 	view := group.View()
-	return ctrl.Result{}, errors.Join(r.label(ctx, view, pods), r.fence(ctx, &ro, group, view))
+	return ctrl.Result{}, errors.Join(r.label(ctx, &ro, view, pods), r.fence(ctx, &ro, group, view))
 }
 
 // noticeLoss makes the group read its record again when the Roster shows another one. The
@@ -263,27 +275,13 @@ func (r *Reconciler) watch(ctx context.Context, key types.NamespacedName, g *dut
 	}
 }
 
-// settingsOf reads the spec; the defaults are in the schema.
-func settingsOf(ro *v1alpha1.Roster) duty.Settings {
-	return SettingsOf(ro.Generation, &ro.Spec)
-}
-
-// SettingsOf reads a Roster's spec.
+// SettingsOf reads a Roster's spec; the defaults are in the schema.
 func SettingsOf(generation int64, spec *v1alpha1.RosterSpec) duty.Settings {
-	a := spec.Assigned
 	s := duty.Settings{
 		Generation: generation,
-		Roster: roster.Config{
-			Named: a.Workers == nil, Names: a.Working,
-			Settle:   time.Duration(a.SettleSeconds) * time.Second,
-			Failover: time.Duration(a.FailoverSeconds) * time.Second,
-			Lifetime: time.Duration(a.LifetimeSeconds) * time.Second,
-		},
+		Roster:     rosterConfig(spec),
 		MaxLeased:  int(spec.MaxLeased),
 		PinOverdue: time.Duration(spec.PinOverdueSeconds) * time.Second,
-	}
-	if a.Workers != nil {
-		s.Roster.Slots = int(*a.Workers)
 	}
 	switch {
 	case spec.Floor.Type == v1alpha1.FloorQuorum && spec.Floor.Voters != nil:
@@ -292,6 +290,26 @@ func SettingsOf(generation int64, spec *v1alpha1.RosterSpec) duty.Settings {
 		s.Floor = int(*spec.Floor.MinServing)
 	}
 	return s
+}
+
+func rosterConfig(spec *v1alpha1.RosterSpec) roster.Config {
+	if a := spec.Assigned; a != nil {
+		c := roster.Config{
+			Named: a.Workers == nil, Names: a.Working,
+			Settle:   time.Duration(a.SettleSeconds) * time.Second,
+			Failover: time.Duration(a.FailoverSeconds) * time.Second,
+			Lifetime: time.Duration(a.LifetimeSeconds) * time.Second,
+		}
+		if a.Workers != nil {
+			c.Slots = int(*a.Workers)
+		}
+		return c
+	}
+	c := roster.Config{Observed: &roster.Observed{}}
+	if o := spec.Observed; o != nil && o.Workers != nil {
+		c.Observed.Workers = int(*o.Workers)
+	}
+	return c
 }
 
 // toPod keeps what a group looks at.

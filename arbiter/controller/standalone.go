@@ -146,7 +146,7 @@ func (r *StandaloneRoster) checkRanges() error {
 
 func (r *StandaloneRoster) settings() duty.Settings {
 	s := SettingsOf(1, &v1alpha1.RosterSpec{
-		Floor: r.Spec.Floor, MaxLeased: r.Spec.MaxLeased, PinOverdueSeconds: r.Spec.PinOverdueSeconds, Assigned: r.Spec.Assigned,
+		Floor: r.Spec.Floor, MaxLeased: r.Spec.MaxLeased, PinOverdueSeconds: r.Spec.PinOverdueSeconds, Assigned: &r.Spec.Assigned,
 	})
 	s.Attended = r.Spec.Members.Names
 	return s

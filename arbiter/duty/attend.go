@@ -42,7 +42,7 @@ type Answer struct {
 // Attend begins a conversation with the instance of a member, which ends any other of
 // the same member. name has no prefix.
 //
-// Errors: ErrUnknownReplica, ErrInstance, ErrUnavailable.
+// Errors: ErrUnknownReplica, ErrInstance, ErrObserved, ErrUnavailable.
 func (g *Group) Attend(ctx context.Context, name, instance string) (*Session, error) {
 	s := &Session{group: g, name: name, instance: instance}
 	err := g.do(ctx, false, func(t *txn) {
@@ -71,6 +71,9 @@ func (g *Group) Attend(ctx context.Context, name, instance string) (*Session, er
 }
 
 func (g *Group) mayAttend(name, instance string, a *attendance, now time.Time) error {
+	if g.settings.Roster.Observed != nil {
+		return fmt.Errorf("%s: %w", name, ErrObserved)
+	}
 	if g.settings.Attended == nil {
 		p, ok := g.pods[name]
 		switch {

@@ -18,6 +18,10 @@ func (g *Group) Configure(ctx context.Context, settings Settings, pods map[strin
 			g.inherit(t.now, settings, pods)
 		}
 		g.settings, g.pods, g.configured = settings, pods, true
+		g.look.Store(nil)
+		if settings.Look != nil {
+			g.look.Store(&settings.Look)
+		}
 	})
 }
 
@@ -42,13 +46,17 @@ func (g *Group) inherit(now time.Time, settings Settings, pods map[string]roster
 
 // call is do for a configured group.
 func (g *Group) call(ctx context.Context, step bool, fn func(*txn)) error {
-	return g.do(ctx, step, func(t *txn) {
+	return g.do(ctx, step, g.ifConfigured(fn))
+}
+
+func (g *Group) ifConfigured(fn func(*txn)) func(*txn) {
+	return func(t *txn) {
 		if !g.configured {
 			t.err = fmt.Errorf("group %s: %w: its members are not known yet", g.cfg.Key, ErrUnavailable)
 			return
 		}
 		fn(t)
-	})
+	}
 }
 
 // Adopt is lease.Table.Adopt. Adopting counts as a renewal of the holder's leases.
@@ -91,13 +99,31 @@ func (g *Group) Renew(ctx context.Context, refs []lease.Ref) ([]*lease.Refusal, 
 	return out, err
 }
 
-// Pin is lease.Table.Pin.
+// Pin is lease.Table.Pin. Where duty is observed it is looked at anew: what was seen last
+// may have changed since, and the pin is the last moment at which that can be known.
 func (g *Group) Pin(ctx context.Context, ref lease.Ref, instance string) (pinned *lease.Lease, refusal *lease.Refusal, err error) {
-	err = g.call(ctx, false, func(t *txn) {
+	pods, err := g.lookAnew(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = g.send(ctx, &op{look: pods, run: g.ifConfigured(func(t *txn) {
 		pinned, refusal = t.leases.Pin(ref, instance, g.rules, &g.ages, t.now)
 		t.dirty = t.dirty || refusal == nil
-	})
+	})})
 	return pinned, refusal, err
+}
+
+// lookAnew looks at the pods of an observed roster; nil for any other.
+func (g *Group) lookAnew(ctx context.Context) (map[string]roster.Pod, error) {
+	look := g.look.Load()
+	if look == nil {
+		return nil, nil
+	}
+	pods, err := (*look)(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("group %s: %w: look at the members before a pin: %w", g.cfg.Key, ErrUnavailable, err)
+	}
+	return pods, nil
 }
 
 // Release is lease.Table.Release. A verified revision, when not empty, may have duty from
@@ -181,6 +207,8 @@ func refusalOf(r roster.Refused, from string) *lease.Refusal {
 		return lease.Refuse(lease.UnknownReplica, "members", "%s is not a member", from)
 	case roster.RefusedNamed:
 		return lease.Refuse(lease.DutyIsNamed, "assigned.working", "duty does not move from %s", from)
+	case roster.RefusedObserved:
+		return lease.Refuse(lease.DutyIsNamed, "observed: the application decides who works", "duty does not move from %s", from)
 	case roster.RefusedBusy:
 		return lease.Refuse(lease.NoSuccessor, "one handover at a time", "another handover is under way, not from %s", from)
 	case roster.RefusedNoSuccessor:

@@ -29,6 +29,8 @@ var (
 	ErrUnknownReplica = errors.New("the group has no such replica")
 	// ErrInstance: the name runs as another instance now.
 	ErrInstance = errors.New("the replica runs as another instance")
+	// ErrObserved: the application decides who works, and has nothing to learn here.
+	ErrObserved = errors.New("the roster is observed: the application decides who works, and nobody attends")
 	// ErrSuperseded: a newer conversation of the same replica has taken over.
 	ErrSuperseded = errors.New("a newer conversation of this replica has taken over")
 )
@@ -65,10 +67,18 @@ type Settings struct {
 	// Live: the pods were read from the API server itself, when the group was begun or had shown
 	// that it is frozen. What a cache shows may be older than the leases that the record lacks.
 	Live bool
+	// Broken says why the source of an observed roster cannot be used; empty: it can.
+	Broken string
+	// Look looks anew at the pods of an observed roster, with their sights. What it returns
+	// was so after it was called. Nil: a pin is decided on what was seen last.
+	Look Look
 	// Attended: there are no pods to look at; the members are these names, and one is
 	// present while it attends.
 	Attended []string
 }
+
+// Look looks at pods, by name.
+type Look func(ctx context.Context) (map[string]roster.Pod, error)
 
 // maxLifetime is the longest that the API allows: what a member may have been promised
 // by a former process under settings that have changed since.
@@ -81,6 +91,8 @@ type Group struct {
 	stop chan struct{}
 	once sync.Once
 	view atomic.Pointer[View]
+	// look is that of the settings, for those outside the loop.
+	look atomic.Pointer[Look]
 	// ready is closed when the group has been configured for the first time.
 	ready chan struct{}
 
@@ -114,6 +126,8 @@ type Group struct {
 // op is one thing to do in the loop.
 type op struct {
 	run func(*txn)
+	// look, if not nil, is what the pods look like now: run decides on that.
+	look map[string]roster.Pod
 	// kind of effect on duty: pure lease changes need no look at the roster.
 	step bool
 	done chan error
@@ -184,7 +198,11 @@ func (g *Group) setTimer(timer *time.Timer) {
 // do runs fn in the loop and waits for its end. fn may run several times: it must set,
 // not add to, what it hands out.
 func (g *Group) do(ctx context.Context, step bool, fn func(*txn)) error {
-	o := &op{run: fn, step: step, done: make(chan error, 1)}
+	return g.send(ctx, &op{run: fn, step: step})
+}
+
+func (g *Group) send(ctx context.Context, o *op) error {
+	o.done = make(chan error, 1)
 	select {
 	case g.ops <- o:
 	case <-g.stop:
@@ -273,11 +291,16 @@ func (g *Group) try(ctx context.Context, o *op) error {
 	if len(t.leases.Expire(&g.ages, now)) > 0 {
 		t.dirty = true
 	}
+	if o.look != nil && g.configured {
+		g.pods = o.look
+		g.step(t)
+		g.rules.Replicas = g.policyReplicas(t.now, &t.roster, t.frozen, len(t.leases.Holders) > 0)
+	}
 	o.run(t)
 	if t.err != nil {
 		return t.err
 	}
-	stepped := o.step || t.leasesShrunk(&g.record.Leases)
+	stepped := o.step || o.look != nil || t.leasesShrunk(&g.record.Leases)
 	var notes roster.Notes
 	var wake time.Time
 	if stepped && g.configured {
@@ -415,7 +438,7 @@ func (g *Group) refresh(now time.Time, members bool) bool {
 	}
 	before, changed := g.rules, false
 	if members || g.rules.Replicas == nil {
-		g.rules.Replicas = g.policyReplicas(now)
+		g.rules.Replicas = g.policyReplicas(now, &g.record.Roster, g.record.Frozen, len(g.record.Leases.Holders) > 0)
 		health, held := g.healths(), g.holds()
 		changed = !maps.Equal(before.Replicas, g.rules.Replicas) || !maps.Equal(g.health, health) || !maps.Equal(g.held, held)
 		g.health, g.held = health, held
@@ -454,23 +477,23 @@ func (g *Group) holds() map[string]bool {
 	return out
 }
 
-func (g *Group) policyReplicas(now time.Time) map[string]policy.Replica {
+func (g *Group) policyReplicas(now time.Time, r *roster.Record, frozen, holders bool) map[string]policy.Replica {
 	pods := g.pods
 	if g.settings.Attended != nil {
 		pods = g.attendedPods(now)
 	}
-	out := make(map[string]policy.Replica, len(g.record.Roster.Members))
-	for name, m := range g.record.Roster.Members {
+	out := make(map[string]policy.Replica, len(r.Members))
+	for name, m := range r.Members {
 		p, exists := pods[name]
-		r := policy.Replica{
-			Instance: p.Instance, Idle: m.Duty == roster.Idle && !g.record.Frozen, Why: m.Message,
+		rule := policy.Replica{
+			Instance: p.Instance, Idle: m.Duty == roster.Idle && !frozen, Why: m.Message,
 			Ready:       exists && p.Ready && !p.Terminating && !g.unhealthy(name, p),
-			Quarantined: roster.Quarantined(g.record.Roster, p, len(g.record.Leases.Holders) > 0),
+			Quarantined: roster.Quarantined(*r, p, holders),
 		}
 		if h := g.memory.Handover; h != nil && h.To == name {
-			r.Idle, r.Why = false, "it is about to take over from "+h.From
+			rule.Idle, rule.Why = false, "it is about to take over from "+h.From
 		}
-		out[name] = r
+		out[name] = rule
 	}
 	return out
 }

@@ -13,6 +13,10 @@ import (
 const (
 	ReasonFrozen           = "Frozen"
 	ReasonOverduePin       = "OverduePin"
+	ReasonInvalidSource    = "InvalidSource"
+	ReasonCalledToDuty     = "CalledToDuty"
+	ReasonUnsettled        = "Unsettled"
+	ReasonDutyUnknown      = "DutyUnknown"
 	ReasonReplicaLeased    = "ReplicaLeased"
 	ReasonNotEnoughWorkers = "NotEnoughWorkers"
 	ReasonSettling         = "Settling"
@@ -77,6 +81,8 @@ func (g *Group) verdict() (ready bool, reason, message string, stalled bool) {
 	case g.rules.Overdue != "":
 		return false, ReasonOverduePin, "the pin of " + g.rules.Overdue + " lasts longer than pinOverdueSeconds: finish that replica, " +
 			"or end the lease with `arbiter force-release`; nothing else is leased meanwhile", true
+	case g.settings.Roster.Observed != nil:
+		return g.observed(n)
 	case len(n.Leased) > 0:
 		return false, ReasonReplicaLeased, "duty of " + list(n.Leased) + " waits for the end of the lease" + best, false
 	case n.Assigned < n.Wanted:
@@ -87,6 +93,29 @@ func (g *Group) verdict() (ready bool, reason, message string, stalled bool) {
 		return true, ReasonBestEffort, fmt.Sprintf("%d on duty%s", n.Assigned, best), false
 	}
 	return true, ReasonOnDuty, fmt.Sprintf("%d on duty", n.Assigned), false
+}
+
+// observed is the condition Ready of a roster whose application decides who works.
+func (g *Group) observed(n roster.Notes) (ready bool, reason, message string, stalled bool) {
+	switch {
+	case g.settings.Broken != "":
+		return false, ReasonInvalidSource, g.settings.Broken + "; nobody counts as idle", true
+	case len(n.Called) > 0:
+		return false, ReasonCalledToDuty, "the application called " + list(n.Called) + " to duty during an upgrade: " +
+			"it is given back unless its upgrade has begun, and is else in danger", false
+	case n.Unsettled != "":
+		return false, ReasonUnsettled, n.Unsettled + " (" + nobodyIf(list(n.Working)) + "); nobody counts as idle meanwhile", false
+	case len(n.Unknown) > 0:
+		return false, ReasonDutyUnknown, "the duty of " + list(n.Unknown) + " is not known: " + n.WhyUnknown, false
+	}
+	return true, ReasonOnDuty, fmt.Sprintf("%d seen on duty", n.Assigned), false
+}
+
+func nobodyIf(names string) string {
+	if names == "" {
+		return "nobody"
+	}
+	return names
 }
 
 // noted are the members whose pods carry a lease that is not known.

@@ -64,6 +64,9 @@ func (v *View) Lease(name string) *lease.Lease {
 // View returns the group's state now; nil until the group is ready.
 func (g *Group) View() *View { return g.view.Load() }
 
+// Observed says whether the application decides who works, as far as that is known yet.
+func (g *Group) Observed() bool { return g.look.Load() != nil }
+
 // Ready is closed when the group has been configured and has a view.
 func (g *Group) Ready() <-chan struct{} { return g.ready }
 

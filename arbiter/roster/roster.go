@@ -21,10 +21,10 @@ const (
 // Member is the recorded duty of one member.
 //
 // Invariants (FuzzStep): Assigned implies Duty is not Idle; a member with a lease is
-// never given duty; Generation grows by every change of Assigned and never falls while
-// the member is recorded.
+// never given duty by the arbiter; Generation grows by every change of Assigned and never
+// falls while the member is recorded.
 type Member struct {
-	// Assigned: it has been given duty.
+	// Assigned: it has been given duty, or was last seen to have it.
 	Assigned bool
 	// Generation grows with each change of Assigned; 1 at first.
 	Generation int64
@@ -59,6 +59,9 @@ func (r Record) Clone() Record {
 
 // Config is how duty is given.
 type Config struct {
+	// Observed: the application decides who works; the rest is then without effect. Nil: the
+	// arbiter does.
+	Observed *Observed
 	// Named: the administrator names the workers, in Names; otherwise Slots members work.
 	Named bool
 	Names []string
@@ -95,6 +98,8 @@ type Pod struct {
 	// Token is the highest token that stands on the pod, of a lease or a fence. The record
 	// knows no lower one, unless it was lost or set back.
 	Token int64
+	// Sight is what the source of an observed roster says of it.
+	Sight Sight
 }
 
 // Marked says whether an upgrader that has adopted was at the pod, and has not given it back.
@@ -183,4 +188,12 @@ type Notes struct {
 	Draining []string
 	// Unfit are members with duty that cannot do it now.
 	Unfit []string
+
+	// Of an observed roster: Working are seen to work, Called although they are leased.
+	Working, Called []string
+	// Unknown are members whose duty is not known, WhyUnknown is why not, of the first.
+	Unknown    []string
+	WhyUnknown string
+	// Unsettled says that nobody is idle because of how many work; empty: not so.
+	Unsettled string
 }

@@ -40,7 +40,7 @@ const (
 // becomes Idle only when it has acknowledged that at its current generation, when the
 // last answer that could have said working has run out, or, when it does not attend,
 // when settleSeconds have passed or its pod has gone; Slots are never exceeded by members
-// that attend, those still draining included.
+// that attend, those still draining included. Of an observed roster see observe.
 func Step(r *Record, m *Memory, in Input) (Notes, time.Time) {
 	s := &step{r: r, m: m, in: in}
 	s.sight()
@@ -50,6 +50,10 @@ func Step(r *Record, m *Memory, in Input) (Notes, time.Time) {
 		return s.notes(), s.next
 	}
 	r.trustSeen(in.Pods, in.Holders)
+	if in.Config.Observed != nil {
+		s.observe()
+		return s.notes(), s.next
+	}
 	// Whoever becomes idle frees a slot, and whoever loses duty may be idle at once: twice
 	// is enough for both, the rest is a bound.
 	for s.moved = true; s.moved && s.rounds < maxRounds; s.rounds++ {
@@ -75,6 +79,8 @@ type step struct {
 	// moved: duty has moved in this round.
 	moved  bool
 	rounds int
+	// unsettled says why nobody of an observed roster is idle.
+	unsettled string
 	// armed are the sets of which any pod is held; nil: not looked up yet.
 	armed map[string]bool
 }
@@ -132,7 +138,7 @@ func (s *step) forget() {
 			continue
 		}
 		gone := s.since(s.m.missing, name).Add(forgetAfter)
-		if mem.Assigned || mem.Duty != Idle || s.in.Leased(name) {
+		if s.owes(mem) || s.in.Leased(name) {
 			continue
 		}
 		if s.at(gone); !s.in.Now.Before(gone) {
@@ -140,6 +146,12 @@ func (s *step) forget() {
 			delete(s.m.missing, name)
 		}
 	}
+}
+
+// owes says whether a member may have duty that is to be taken from it first. In an observed
+// roster nobody waits for that.
+func (s *step) owes(mem Member) bool {
+	return s.in.Config.Observed == nil && (mem.Assigned || mem.Duty != Idle)
 }
 
 // recover finds out, while the record is lost, who seems to work: by the label and by
@@ -492,6 +504,10 @@ func (s *step) describe() {
 
 func (s *step) notes() Notes {
 	n := Notes{Wanted: s.in.Config.Slots}
+	if s.in.Config.Observed != nil {
+		s.noteObserved(&n)
+		return n
+	}
 	if s.in.Config.Named {
 		n.Wanted = len(s.in.Config.Names)
 		n.Absent, n.Leased = s.named()
@@ -547,6 +563,8 @@ func RequestHandover(r *Record, m *Memory, in Input, from string, candidates []s
 	switch {
 	case !known:
 		return "", RefusedUnknown
+	case in.Config.Observed != nil:
+		return "", RefusedObserved
 	case in.Config.Named:
 		return "", RefusedNamed
 	case h != nil && h.From == from:
@@ -574,6 +592,7 @@ const (
 	Accepted Refused = iota
 	RefusedUnknown
 	RefusedNamed
+	RefusedObserved
 	RefusedBusy
 	RefusedNoSuccessor
 )

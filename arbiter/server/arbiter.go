@@ -42,13 +42,15 @@ func (s *arbiterService) group(ctx context.Context, key string, c *checks) (*dut
 	return g, toStatus(err)
 }
 
-// GetCapabilities says what this arbiter can do: everything.
+// GetCapabilities says what this arbiter can do: everything, but that it moves no duty which
+// the application gives.
 func (s *arbiterService) GetCapabilities(ctx context.Context, r *arbiterv1.GetCapabilitiesRequest) (*arbiterv1.GetCapabilitiesResponse, error) {
-	if _, err := s.group(ctx, r.GetGroup(), &checks{}); err != nil {
+	g, err := s.group(ctx, r.GetGroup(), &checks{})
+	if err != nil {
 		return nil, err
 	}
 	return &arbiterv1.GetCapabilitiesResponse{
-		Listing: true, Leases: arbiterv1.LeaseSupport_LEASE_SUPPORT_PINNED, Handover: true, Health: true,
+		Listing: true, Leases: arbiterv1.LeaseSupport_LEASE_SUPPORT_PINNED, Handover: !g.Observed(), Health: true,
 		Implementation: "offduty reference arbiter " + s.version,
 	}, nil
 }

@@ -34,7 +34,7 @@ func toStatus(err error) error {
 		return withDetails(status.New(codes.Unavailable, err.Error()), &errdetails.RetryInfo{RetryDelay: durationpb.New(retryIn)})
 	case errors.Is(err, duty.ErrUnknownReplica):
 		return status.Error(codes.NotFound, err.Error())
-	case errors.Is(err, duty.ErrInstance):
+	case errors.Is(err, duty.ErrInstance), errors.Is(err, duty.ErrObserved):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	case errors.Is(err, duty.ErrSuperseded):
 		return status.Error(codes.Aborted, err.Error())

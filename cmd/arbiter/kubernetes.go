@@ -31,6 +31,7 @@ import (
 	"offduty.dev/arbiter/controller"
 	"offduty.dev/arbiter/metrics"
 	"offduty.dev/arbiter/server"
+	"offduty.dev/arbiter/source"
 	"offduty.dev/cmd/internal/version"
 )
 
@@ -228,13 +229,10 @@ func (o *serveOptions) resolveNamespaces() error {
 
 // stripPod drops what no group looks at: most of a pod.
 func stripPod(obj any) (any, error) {
-	p, ok := obj.(*corev1.Pod)
-	if !ok {
-		return obj, nil
+	if p, ok := obj.(*corev1.Pod); ok {
+		source.Strip(p)
 	}
-	p.ManagedFields, p.Spec = nil, corev1.PodSpec{}
-	p.Status = corev1.PodStatus{Conditions: p.Status.Conditions}
-	return p, nil
+	return obj, nil
 }
 
 // grpcRunnable serves gRPC while this process leads.

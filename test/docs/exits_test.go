@@ -86,6 +86,10 @@ var exits = map[string]exit{
 	"Roster: ReplicaLeased":    {"arbiter/roster", "TestStepWithNamedWorkers", "a leased member gets duty when its lease has ended"},
 	"Roster: Settling":         {"arbiter/roster", "TestStepWithSlots", "a handover from a member that does not attend ends after it has settled"},
 	"Roster: BestEffort":       {"arbiter/roster", "TestStepWithNamedWorkers", "a member that attends is idle as soon as it has acknowledged"},
+	"Roster: InvalidSource":    e2e("TestTheWorkedExampleOfAnObservedRoster", "replicas 1 and 3, which are seen to be idle, are upgraded in place, the others untouched"),
+	"Roster: Unsettled":        e2e("TestTheWorkedExampleOfAnObservedRoster", "when the application has moved duty to 0, 1 and 2, replica 4 is upgraded"),
+	"Roster: DutyUnknown":      {"arbiter/controller", "TestAPodThatDoesNotShowItsDutyYetIsUnknownUntilItDoes", ""},
+	"Roster: CalledToDuty":     e2e("TestTheWorkedExampleOfAnObservedRoster", "a replica that is called to duty between lease and pin is not pinned"),
 	"Roster: OverduePin":       {"arbiter/duty", "TestAnOverduePinStopsFurtherGrants", ""},
 	"Roster: Frozen":           e2e("TestAReplicaThatCannotBeSaved", "keeps its pin when the arbiter's record is lost, and the group is frozen no longer than that takes"),
 }
@@ -102,7 +106,10 @@ func standing() []string {
 	for r := arbiter.ReasonUnknown + 1; r.String() != arbiter.ReasonUnknown.String(); r++ {
 		out = append(out, "Refused: "+r.String())
 	}
-	for _, r := range []string{duty.ReasonFrozen, duty.ReasonOverduePin, duty.ReasonReplicaLeased, duty.ReasonNotEnoughWorkers, duty.ReasonSettling, duty.ReasonBestEffort} {
+	for _, r := range []string{
+		duty.ReasonFrozen, duty.ReasonOverduePin, duty.ReasonReplicaLeased, duty.ReasonNotEnoughWorkers, duty.ReasonSettling, duty.ReasonBestEffort,
+		duty.ReasonInvalidSource, duty.ReasonUnsettled, duty.ReasonDutyUnknown, duty.ReasonCalledToDuty,
+	} {
 		out = append(out, "Roster: "+r)
 	}
 	slices.Sort(out)

@@ -141,10 +141,18 @@ func (s *stage) beginWith(set, assigned string, workers int, gates ...string) ma
 	}
 	s.apply(harness.RosterManifest(assigned))
 	s.apply(set)
+	s.awaitFive(len(gates) == 0)
+	s.awaitWorking(workers)
+	return s.History.Now().Pods
+}
+
+// awaitFive waits until five pods run, and are ready if they are to be.
+func (s *stage) awaitFive(ready bool) {
+	s.t.Helper()
 	s.await("five pods run", func(n harness.Now) error {
 		running := 0
 		for _, p := range n.Pods {
-			if p.Runs() && (p.Ready || len(gates) > 0) {
+			if p.Runs() && (p.Ready || !ready) {
 				running++
 			}
 		}
@@ -153,8 +161,6 @@ func (s *stage) beginWith(set, assigned string, workers int, gates ...string) ma
 		}
 		return nil
 	})
-	s.awaitWorking(workers)
-	return s.History.Now().Pods
 }
 
 func (s *stage) awaitWorking(n int) {

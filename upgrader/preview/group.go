@@ -86,7 +86,8 @@ func phaseOf(s string) arbiter.Phase {
 // rules is the arbiter in the simulation: the rules of a group as far as a Roster shows them.
 type rules struct {
 	floor, maxLeased int
-	// named: the administrator names who works, so that duty does not move when asked.
+	// named: the administrator names who works, or the application decides, so that duty does
+	// not move when asked.
 	named bool
 	// others serve, or are leased, and belong to no target of the plan.
 	othersServing, othersLeased int
@@ -98,7 +99,7 @@ func rulesOf(ro *v1alpha1.Roster, state arbiter.GroupState, known map[string]boo
 	// Tokens above all that a real arbiter gave: a lease of the simulation is never fenced.
 	r := &rules{floor: state.Floor, maxLeased: max(state.MaxLeased, 1), token: 1 << 60}
 	if ro != nil {
-		r.named = len(ro.Spec.Assigned.Working) > 0
+		r.named = ro.Spec.Assigned == nil || len(ro.Spec.Assigned.Working) > 0
 	}
 	for _, m := range state.Replicas {
 		if known[m.Name] {

@@ -72,7 +72,7 @@ func five(working ...int) *world {
 	w.set.Status.ObservedGeneration, w.set.Status.CurrentRevision, w.set.Status.UpdateRevision = 1, "sample-a", "sample-a"
 	w.revision("a", "app:1", "x")
 	w.roster.Namespace, w.roster.Name = "prod", "sample"
-	w.roster.Spec.MaxLeased, w.roster.Spec.Assigned.Workers = 5, new(int32(3))
+	w.roster.Spec.MaxLeased, w.roster.Spec.Assigned = 5, &v1alpha1.AssignedDuty{Workers: new(int32(3))}
 	w.roster.Status.Floor = 2
 	for i := range 5 {
 		p := corev1.Pod{}
@@ -154,6 +154,13 @@ func TestPreview(t *testing.T) {
 			func() *world {
 				w := five(0)
 				w.roster.Spec.Assigned.Workers, w.roster.Spec.Assigned.Working = nil, []string{"sample-0"}
+				return w
+			}, "1:4 1:3 2:2 2:1 HandoverRefused",
+		},
+		"duty that the application gives does not move": {
+			func() *world {
+				w := five(0)
+				w.roster.Spec.Assigned, w.roster.Spec.Observed = nil, &v1alpha1.ObservedDuty{}
 				return w
 			}, "1:4 1:3 2:2 2:1 HandoverRefused",
 		},

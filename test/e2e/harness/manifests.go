@@ -103,6 +103,14 @@ func RosterManifest(assigned string) string { return RosterWith(assigned, 3, 2) 
 
 // RosterWith is that group with another floor, and with another number that may be leased.
 func RosterWith(assigned string, floor, leased int) string {
+	return rosterManifest("assigned: "+assigned, floor, leased)
+}
+
+// ObservedManifest is the group of the worked example in which the application decides who
+// works; observed is YAML in flow style.
+func ObservedManifest(observed string) string { return rosterManifest("observed: "+observed, 3, 2) }
+
+func rosterManifest(duty string, floor, leased int) string {
 	return fmt.Sprintf(`apiVersion: offduty.dev/v1alpha1
 kind: Roster
 metadata:
@@ -115,8 +123,8 @@ spec:
   floor:
     minServing: %d
   maxLeased: %d
-  assigned: %s
-`, floor, leased, assigned)
+  %s
+`, floor, leased, duty)
 }
 
 // PlanManifest is an UpgradePlan for the container main of the set; strategy is YAML in

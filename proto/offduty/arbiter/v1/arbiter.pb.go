@@ -295,7 +295,8 @@ const (
 	RefusalReason_REFUSAL_REASON_UNKNOWN_REPLICA RefusalReason = 10
 	// No replica could take over the duty. Wait for one to become idle and healthy.
 	RefusalReason_REFUSAL_REASON_NO_SUCCESSOR RefusalReason = 11
-	// The administrator has named the working replicas; only he moves duty.
+	// The administrator has named the working replicas, or the application decides who works;
+	// only they move duty.
 	RefusalReason_REFUSAL_REASON_DUTY_IS_NAMED RefusalReason = 12
 	// The holder still has leases. Release them first.
 	RefusalReason_REFUSAL_REASON_HOLDER_HAS_LEASES RefusalReason = 13

@@ -1,0 +1,247 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"offduty.dev/api/v1alpha1"
+	"offduty.dev/arbiter/duty"
+	"offduty.dev/arbiter/lease"
+)
+
+const byRole = `has(object.metadata.labels.role) && object.metadata.labels.role == "primary"`
+
+// observing is a cluster whose roster is observed; web-0 is the primary.
+func observing(t *testing.T, expression string, test func(ctx context.Context, c *cluster)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer func() { cancel(); synctest.Wait() }()
+		c := newCluster(ctx, t)
+		ro := c.roster(ctx)
+		ro.Spec.Assigned, ro.Spec.Observed = nil, &v1alpha1.ObservedDuty{
+			Workers: new(int32(1)), Pods: &v1alpha1.PodsSource{Working: expression},
+		}
+		must(t, c.Update(ctx, ro))
+		c.setRole(ctx, "web-0", "primary")
+		c.reconcile(ctx)
+		test(ctx, c)
+		cancel()
+		c.Registry.Wait()
+	})
+}
+
+func (c *cluster) setRole(ctx context.Context, name, role string) {
+	c.t.Helper()
+	p := c.pod(ctx, name)
+	p.Labels["role"] = role
+	must(c.t, c.Update(ctx, p))
+}
+
+func (c *cluster) duties(ctx context.Context) map[string]string {
+	c.t.Helper()
+	out := map[string]string{}
+	for _, m := range c.roster(ctx).Status.Members {
+		out[m.Name] = m.Duty
+	}
+	return out
+}
+
+func TestAnObservedRosterShowsWhoWorksAndLabelsNobody(t *testing.T) {
+	observing(t, byRole, func(ctx context.Context, c *cluster) {
+		t := c.t
+		if diff := cmp.Diff(map[string]string{"web-0": "Working", "web-1": "Idle", "web-2": "Idle"}, c.duties(ctx)); diff != "" {
+			t.Error(diff)
+		}
+		c.reconcile(ctx)
+		if s := c.roster(ctx).Status; s.Working != "web-0" || s.Conditions[0].Reason != duty.ReasonOnDuty || s.Conditions[0].Message != "1 seen on duty" {
+			t.Errorf("status: %+v", s)
+		}
+		for _, name := range []string{"web-0", "web-1", "web-2"} {
+			if l, ok := c.pod(ctx, name).Labels[v1alpha1.DutyLabel]; ok {
+				t.Errorf("%s was labelled %q", name, l)
+			}
+		}
+		c.setRole(ctx, "web-1", "primary")
+		c.reconcile(ctx)
+		if diff := cmp.Diff(map[string]string{"web-0": "Working", "web-1": "Working", "web-2": "Unknown"}, c.duties(ctx)); diff != "" {
+			t.Error(diff)
+		}
+		if got := c.roster(ctx).Status.Conditions[0]; got.Reason != duty.ReasonUnsettled ||
+			got.Message != "the application is not settled: 2 seen to work, not 1 (web-0, web-1); nobody counts as idle meanwhile" {
+			t.Errorf("two primaries: %+v", got)
+		}
+	})
+}
+
+func TestAnExpressionThatDoesNotCompileIsShownAndNobodyIsIdle(t *testing.T) {
+	observing(t, `object.metadata.lables.role == "primary"`, func(ctx context.Context, c *cluster) {
+		t := c.t
+		want := "spec.observed.pods.working: line 1, column 16: undefined field 'lables'; nobody counts as idle"
+		if got := c.roster(ctx).Status.Conditions[0]; got.Reason != duty.ReasonInvalidSource || got.Message != want {
+			t.Errorf("the condition: %+v", got)
+		}
+		if diff := cmp.Diff(map[string]string{"web-0": "Unknown", "web-1": "Unknown", "web-2": "Unknown"}, c.duties(ctx)); diff != "" {
+			t.Error(diff)
+		}
+		ro := c.roster(ctx)
+		ro.Spec.Observed.Pods.Working = byRole
+		must(t, c.Update(ctx, ro))
+		c.reconcile(ctx)
+		if got := c.duties(ctx)["web-1"]; got != "Idle" {
+			t.Errorf("with a corrected expression web-1 is %s", got)
+		}
+	})
+}
+
+// lease gets a lease on web-1 for a holder "h".
+func (c *cluster) lease(ctx context.Context) (*duty.Group, lease.Ref) {
+	c.t.Helper()
+	g := c.Registry.get(c.key)
+	token, _, _, err := g.Adopt(ctx, lease.AdoptRequest{Holder: "h", Term: 1, Identity: "i"})
+	must(c.t, err)
+	got, err := g.Acquire(ctx, lease.AcquireRequest{
+		Holder: "h", Token: token, RequestID: "r", Max: 1, TTL: time.Minute,
+		Candidates: []lease.Candidate{{Replica: "web-1", Instance: "uid-web-1"}},
+	})
+	must(c.t, err)
+	if len(got.Leases) != 1 {
+		c.t.Fatalf("no lease: %+v", got)
+	}
+	return g, lease.Ref{ID: got.Leases[0].ID, Token: got.Leases[0].Token}
+}
+
+// Nothing is reconciled between lease and pin: the cache may be as late as it likes.
+func TestAPinIsDecidedOnWhatThePodsShowNow(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change  func(ctx context.Context, c *cluster)
+		refused lease.Reason
+	}{
+		"nothing has changed":                 {change: func(context.Context, *cluster) {}},
+		"the replica itself works now":        {func(ctx context.Context, c *cluster) { c.setRole(ctx, "web-1", "primary") }, lease.NotIdle},
+		"there are two primaries, both other": {func(ctx context.Context, c *cluster) { c.setRole(ctx, "web-2", "primary") }, lease.NotIdle},
+		"there is no primary":                 {func(ctx context.Context, c *cluster) { c.setRole(ctx, "web-0", "replica") }, lease.NotIdle},
+		"duty has moved, and not to it": {change: func(ctx context.Context, c *cluster) {
+			c.setRole(ctx, "web-0", "replica")
+			c.setRole(ctx, "web-2", "primary")
+		}},
+		"its pod is gone": {func(ctx context.Context, c *cluster) { must(c.t, c.Delete(ctx, c.pod(ctx, "web-1"))) }, lease.InstanceChanged},
+		"it was replaced": {func(ctx context.Context, c *cluster) {
+			p := c.pod(ctx, "web-1")
+			must(c.t, c.Delete(ctx, p))
+			p.UID, p.ResourceVersion = "uid-new", ""
+			must(c.t, c.Create(ctx, p))
+		}, lease.InstanceChanged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			observing(t, byRole, func(ctx context.Context, c *cluster) {
+				g, ref := c.lease(ctx)
+				tt.change(ctx, c)
+				pinned, refusal, err := g.Pin(ctx, ref, "uid-web-1")
+				must(t, err)
+				switch {
+				case tt.refused == 0 && pinned == nil:
+					t.Errorf("refused: %+v", refusal)
+				case tt.refused != 0 && (refusal == nil || refusal.Reason != tt.refused):
+					t.Errorf("pinned: %+v, refused: %+v", pinned, refusal)
+				}
+			})
+		})
+	}
+}
+
+// blind is an API server that does not answer lists.
+type blind struct{ client.Reader }
+
+func (blind) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return errors.New("it is down")
+}
+
+func TestAPinIsNotDecidedWithoutALook(t *testing.T) {
+	observing(t, byRole, func(ctx context.Context, c *cluster) {
+		g, ref := c.lease(ctx)
+		c.Live = blind{c.Live}
+		if pinned, _, err := g.Pin(ctx, ref, "uid-web-1"); pinned != nil || !errors.Is(err, duty.ErrUnavailable) {
+			c.t.Errorf("pinned %+v, error %v", pinned, err)
+		}
+	})
+}
+
+func TestALeasedReplicaThatIsCalledToDutyIsShown(t *testing.T) {
+	observing(t, byRole, func(ctx context.Context, c *cluster) {
+		g, ref := c.lease(ctx)
+		_, refusal, err := g.Pin(ctx, ref, "uid-web-1")
+		must(c.t, err)
+		if refusal != nil {
+			c.t.Fatal(refusal)
+		}
+		c.setRole(ctx, "web-0", "replica")
+		c.setRole(ctx, "web-1", "primary")
+		c.reconcile(ctx)
+		if got := c.roster(ctx).Status.Conditions[0]; got.Reason != duty.ReasonCalledToDuty {
+			c.t.Errorf("the condition: %+v", got)
+		}
+	})
+}
+
+func TestAnObservedRosterHandsNothingOverAndNobodyAttends(t *testing.T) {
+	observing(t, byRole, func(ctx context.Context, c *cluster) {
+		t := c.t
+		g := c.Registry.get(c.key)
+		if !g.Observed() {
+			t.Error("the group does not know that it is observed")
+		}
+		token, _, _, err := g.Adopt(ctx, lease.AdoptRequest{Holder: "h", Term: 1, Identity: "i"})
+		must(t, err)
+		_, refusal, err := g.Handover(ctx, "h", token, "web-0", []string{"web-1"})
+		must(t, err)
+		if refusal == nil || refusal.Reason != lease.DutyIsNamed {
+			t.Errorf("a handover: %+v", refusal)
+		}
+		if _, err := g.Attend(ctx, "web-1", "uid-web-1"); !errors.Is(err, duty.ErrObserved) {
+			t.Errorf("attending: %v", err)
+		}
+	})
+}
+
+func TestAnyChangeOfAPodIsLookedAtForObservedRosters(t *testing.T) {
+	observing(t, byRole, func(ctx context.Context, c *cluster) {
+		obj := &corev1.Pod{}
+		obj.Namespace, obj.Name, obj.Labels = "ns", "web-1", map[string]string{"app": "web"}
+		want := types.NamespacedName{Namespace: "ns", Name: "web"}
+		if got := c.observedRostersOf(ctx, obj); len(got) != 1 || got[0].NamespacedName != want {
+			c.t.Errorf("found %v", got)
+		}
+	})
+	inBubble(t, func(ctx context.Context, c *cluster) {
+		obj := c.pod(ctx, "web-1")
+		if got := c.observedRostersOf(ctx, obj); len(got) != 0 {
+			c.t.Errorf("found %v, which is not observed", got)
+		}
+	})
+}
+
+func TestAPodThatDoesNotShowItsDutyYetIsUnknownUntilItDoes(t *testing.T) {
+	observing(t, `object.metadata.labels.role == "primary"`, func(ctx context.Context, c *cluster) {
+		t := c.t
+		c.setRole(ctx, "web-2", "replica")
+		c.reconcile(ctx)
+		want := "the duty of web-1 is not known: its expression fails: no such key: role"
+		if got := c.roster(ctx).Status.Conditions[0]; got.Reason != duty.ReasonDutyUnknown || got.Message != want {
+			t.Errorf("the condition: %+v", got)
+		}
+		c.setRole(ctx, "web-1", "replica")
+		c.reconcile(ctx)
+		if got := c.roster(ctx).Status.Conditions[0]; got.Reason != duty.ReasonOnDuty {
+			t.Errorf("the condition: %+v", got)
+		}
+	})
+}
