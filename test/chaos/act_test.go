@@ -164,6 +164,9 @@ func (a *act) upgrade(i int, events []event) {
 		})
 	}
 	a.must(group.Wait())
+	if slices.ContainsFunc(events, event.cutsOffTheKubelet) {
+		a.must(a.Cluster.Restart(ctx, controlplane.Kwok))
+	}
 	over := time.Now()
 	a.settle()
 	a.t.Logf("upgrade %d to %s: troubles over after %.1f s, complete %.1f s later", i, a.image, over.Sub(begun).Seconds(), time.Since(over).Seconds())

@@ -91,6 +91,14 @@ func troubles() []trouble {
 	return append(all, trouble{name: "a pod is deleted", weight: 2, on: only(pods), befall: deletePod})
 }
 
+// cutsOffTheKubelet says whether writes to the API server may have failed. A kubelet tries
+// again; kwok, which stands for it, gives up after errors that it does not know.
+func (e event) cutsOffTheKubelet() bool {
+	return slices.ContainsFunc(e.trouble.on(e), func(what string) bool {
+		return what == controlplane.APIServer || what == controlplane.Etcd
+	})
+}
+
 // only is a trouble that always befalls the same.
 func only(what string) func(event) []string { return func(event) []string { return []string{what} } }
 

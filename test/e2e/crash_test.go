@@ -50,14 +50,14 @@ var mishaps = []mishap{
 		// step: it happens where its caches matter.
 		name:   "the API server is restarted",
 		strike: func(m *matrix, _ string) error { return m.Kill(controlplane.APIServer) },
-		after:  func(m *matrix, ctx context.Context) error { return m.Cluster.Restart(ctx, controlplane.APIServer) },
+		after:  (*matrix).restartAPIServer,
 		only:   []string{"the template is written", "selected", "released"},
 	},
 	{
 		name:   "the API server and Kruise are restarted",
 		strike: func(m *matrix, _ string) error { return m.Kill(controlplane.APIServer) },
 		after: func(m *matrix, ctx context.Context) error {
-			return errors.Join(m.Cluster.Restart(ctx, controlplane.APIServer), m.Cluster.Restart(ctx, controlplane.Kruise))
+			return errors.Join(m.restartAPIServer(ctx), m.Cluster.Restart(ctx, controlplane.Kruise))
 		},
 	},
 	{
@@ -214,6 +214,12 @@ func (m *matrix) thawKruise(ctx context.Context) error {
 		return nil
 	})
 	return errors.Join(err, m.Thaw(controlplane.Kruise))
+}
+
+// restartAPIServer also restarts kwok: it gives up a write that ended with an error which it
+// does not know, and a kubelet would not.
+func (m *matrix) restartAPIServer(ctx context.Context) error {
+	return errors.Join(m.Cluster.Restart(ctx, controlplane.APIServer), m.Cluster.Restart(ctx, controlplane.Kwok))
 }
 
 // wakeAfterSuccession starts a second upgrader, and wakes the old leader as soon as the set
