@@ -114,8 +114,8 @@ func (n *next) kruiseUpdates(i int) {
 	default:
 		n.try(kruiseUpdates, kruise, "UPDATES IN PLACE", i, func(t *state, r *replica) string {
 			k := &t.t[r.target]
-			r.rev, r.state = k.seen.template, updating
-			r.seen.rev, r.seen.state = r.rev, updating // expectations: it waits to see this write
+			r.rev, r.state, r.restarting = k.seen.template, updating, true
+			r.seen.rev, r.seen.state, r.seen.restarting = r.rev, updating, true // expectations: it waits to see this write
 			k.expecting = true
 			r.touch()
 			switch {
@@ -137,7 +137,8 @@ func (n *next) told(t *target) set {
 }
 
 // refresh is the state that Kruise gives to a pod, seen as c, before it looks at updates
-// (refreshPodState, stateful_set_control.go). The end of an update comes at any moment.
+// (refreshPodState, stateful_set_control.go). What was
+// updated is refreshed when its containers run (CheckPodUpdateCompleted), at any revision.
 func refresh(seen set, c pod) (st uint8, ok bool) {
 	held := c.hold || !seen.hook
 	isNew := c.rev == seen.template
@@ -146,12 +147,12 @@ func refresh(seen set, c pod) (st uint8, ok bool) {
 		return normal, false
 	case c.state == updated:
 		return normal, held
-	case isNew && (c.state == updating || c.state == preparing) && held:
+	case c.state == updating && c.restarting, c.state == preparing && !isNew, c.state == normal:
+		return normal, false
+	case held:
 		return normal, true
-	case isNew && (c.state == updating || c.state == preparing):
-		return updated, true
 	}
-	return normal, false
+	return updated, true
 }
 
 // chosen says whether Kruise's caches let it update replica i: pods at the update revision
@@ -168,7 +169,7 @@ func (n *next) chosen(i int) bool {
 		}
 		room++
 		c := r.seen
-		if _, ok := refresh(n.told(t), c); ok && c.state != updating {
+		if _, ok := refresh(n.told(t), c); ok {
 			return false // whoever refreshes a pod looks at updates the next time
 		}
 		switch {

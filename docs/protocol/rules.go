@@ -19,7 +19,8 @@ type Rules struct {
 	Acknowledged bool // a replica whose duty was taken is idle only when it says so
 	Restore      bool // a plan that goes raises the partition to what protects, and then restores no lower one
 	Finish       bool // a plan that goes finishes or undoes what it has begun first
-	AwaitKruise  bool // no lease is given back while Kruise is updating the pod
+	AwaitKruise  bool // no lease is given back while the containers that Kruise updates restart
+	Heed         bool // a pod that is left in the state Updating, in which Kruise looks at no hold, is held anew
 	Confirm      bool // Kruise confirms the hold of whatever was verified, also one that was on all the time
 
 	FenceToken bool // a fence is a token, written at expiry, undo and readmission, and compared
@@ -39,6 +40,7 @@ type Rules struct {
 	Losses    int     // pods lost, in all
 	Expiries  int     // leases that expire, in all
 	Gate      bool    // pods declare our gate: it is closed before a replica is selected
+	Strays    bool    // the label of a hold may stay where a set has no hook any more (decision 0007)
 	Batch     bool    // an upgrader decides on several replicas and sets at a time
 
 	before [maxTargets]uint8 // the partitions that a plan which goes restores
@@ -50,7 +52,7 @@ var (
 	Design = Rules{
 		Pin: true, Token: true, Hold: true, Precondition: true, SetFence: true, Handshake: true,
 		UndoFirst: true, PodFence: true, OneWrite: true, Conclude: true, Readmission: true,
-		Acknowledged: true, Restore: true, Finish: true, AwaitKruise: true, Confirm: true, OwnWrites: true, TermOrder: true, UndoWrites: true,
+		Acknowledged: true, Restore: true, Finish: true, AwaitKruise: true, Heed: true, Confirm: true, OwnWrites: true, TermOrder: true, UndoWrites: true,
 		Targets: []int{3}, Wishes: []uint8{2}, Leaders: 2, MaxLeased: 1, Gate: true, Expiries: 1,
 	}
 	Protocol = Design.with(func(r *Rules) { r.FenceToken, r.NewbornBan = true, true })
@@ -142,7 +144,7 @@ func (p *Rules) invariant(s *state) string {
 			return "P1: duty under a lease"
 		case r.rev != 0 && !r.hold && r.note != 0 && !r.committed:
 			return "P5: a hold was left off"
-		case s.left && (r.phase != none || r.marked() || r.gateClosed || r.rev != 0 && r.hold && !r.born):
+		case s.left && (r.phase != none || r.marked() || r.gateClosed || r.rev != 0 && r.hold && !r.born && !p.Strays):
 			return "P7: the plan is gone and has left something behind"
 		}
 	}
@@ -163,6 +165,7 @@ const (
 	kruiseUpdates
 	kruiseCreates
 	kruiseConcludes
+	restarts
 	fences
 	forgets
 	acknowledges
@@ -262,8 +265,14 @@ func (n *next) tryOf(c class, who, what string, i, j int, change func(t *state, 
 	n.emit(st)
 }
 
-// environment: pods are lost.
+// environment: containers have restarted, pods are lost.
 func (n *next) environment(i int) {
+	if n.s.r[i].restarting {
+		n.try(restarts, "kubelet", "has restarted the containers of", i, func(_ *state, r *replica) string {
+			r.restarting = false
+			return ""
+		})
+	}
 	if n.s.losses == 0 || n.s.r[i].rev == 0 {
 		return
 	}

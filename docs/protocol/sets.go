@@ -14,10 +14,7 @@ func (n *next) decideSet(l int, j uint8, who string) {
 		return
 	}
 	if n.SetFence && t.term != s.number(l) || !s.latest(l) && !n.SetFence && n.Token {
-		n.term(l, j, who)
-		if !s.latest(l) {
-			n.readPods(l, j, who)
-		}
+		n.foreign(l, j, who)
 		return
 	}
 	if d.view[j] != t.template {
@@ -39,20 +36,43 @@ func (n *next) decideSet(l int, j uint8, who string) {
 	n.raise(l, j, who)
 }
 
+// foreign is decideSet where another leader's term is on the set.
+func (n *next) foreign(l int, j uint8, who string) {
+	if !n.s.latest(l) {
+		n.term(l, j, who)
+		n.readPods(l, j, who)
+		return
+	}
+	if n.s.minds[l].view[j] == n.s.t[j].template {
+		n.raise(l, j, who) // which waits for nothing, and brings the term with it
+	}
+	n.term(l, j, who)
+}
+
 // raise is for when somebody is not to be updated any more, or for a change of mind.
 func (n *next) raise(l int, j uint8, who string) {
 	s := n.s
 	t := &s.t[j]
-	if up := n.must(j); up > t.partition && !s.claims(l, j) {
-		c := unfair // a change of mind
-		if t.partition < s.protected(j, t.template, func(i int) bool { return n.selected(&s.r[i], l) }) {
-			c = s.fair(l, mustRaise)
-		}
-		n.trySet(c, who, "decides: raise the partition of", j, func(x *state, _ *target) string {
-			x.minds[l].ops[j] = setOp{op: setRaise, partition: up, fresh: true}
-			return ""
-		})
+	if s.claims(l, j) {
+		return
 	}
+	exact := s.size(j)
+	if t.seen.template == t.template {
+		exact = s.protected(j, t.template, func(i int) bool { return n.selected(&s.r[i], l) })
+	}
+	if exact > t.partition {
+		n.raiseTo(s.fair(l, mustRaise), l, j, who, exact)
+	}
+	if up := n.must(j); up > t.partition && up != exact && t.term == s.number(l) {
+		n.raiseTo(unfair, l, j, who, up) // a change of mind
+	}
+}
+
+func (n *next) raiseTo(c class, l int, j uint8, who string, up uint8) {
+	n.trySet(c, who, "decides: raise the partition of", j, func(x *state, _ *target) string {
+		x.minds[l].ops[j] = setOp{op: setRaise, partition: up, fresh: true}
+		return ""
+	})
 }
 
 // must is what the partition of set j must be when nobody but those released is selected.
@@ -89,7 +109,7 @@ func (s *state) uniform(j uint8) bool {
 func (n *next) term(l int, j uint8, who string) {
 	s := n.s
 	t := &s.t[j]
-	if t.term > s.number(l) || !s.latest(l) || !s.observed(l, j) || !t.hook || s.minds[l].delivering {
+	if !n.SetFence || t.term > s.number(l) || !s.observed(l, j) || !t.hook || s.minds[l].delivering || s.minds[l].view[j] != t.template {
 		return
 	}
 	n.trySet(termed, who, "puts its term on", j, func(x *state, k *target) string {
@@ -105,6 +125,9 @@ func (n *next) arm(l int, j uint8, who string) {
 		to = max(n.s.protected(j, n.s.t[j].template, nobody), n.s.t[j].partition)
 	}
 	n.trySet(n.s.fair(l, arms), who, "arms", j, func(x *state, k *target) string {
+		if k.finished == 0 && x.uniform(j) {
+			k.finished = k.template
+		}
 		k.hook, k.partition, k.term = true, to, x.number(l)
 		x.touchSet(j)
 		return ""
@@ -346,6 +369,9 @@ func (n *next) arriveSet(l int, j uint8, who string) {
 			bad = "P4: the partition is set below the number of protected replicas"
 		}
 		k.partition = o.partition
+		if o.op == setRaise {
+			k.term = max(k.term, number)
+		}
 		x.minds[l].ops[j] = setOp{}
 		x.minds[l].delivering = true
 		x.touchSet(j)

@@ -66,6 +66,7 @@ type pod struct {
 	rev         uint8
 	hold, grant bool
 	state       uint8
+	restarting  bool // its containers do not all run their images yet
 }
 
 // hand is what one upgrader knows of, and has under way on, one replica.
@@ -109,7 +110,7 @@ type target struct {
 	expecting bool  // Kruise has updated a pod and not yet seen that in its cache
 	current   uint8 // status.currentRevision
 	term      uint8 // in the set's annotation: the number of the leader that owns it
-	finished  uint8 // ghost: the revision whose rollout was ended last
+	finished  uint8 // the revision at which it was last at rest, as its annotation says
 }
 
 // setOp is what one upgrader has under way on a set.
@@ -187,7 +188,7 @@ func (p *packer) takeFlags(bs ...*bool) {
 func (r *replica) pack() uint64 {
 	var p packer
 	p.num(r.target, 1)
-	p.flags(r.hold, r.grant, r.gateClosed, r.seen.hold, r.seen.grant, r.working, r.revoked, r.sameUID, r.committed, r.born)
+	p.flags(r.hold, r.grant, r.gateClosed, r.seen.hold, r.seen.grant, r.working, r.revoked, r.sameUID, r.committed, r.born, r.restarting, r.seen.restarting)
 	p.num(r.rev, 2)
 	p.num(r.seen.rev, 2)
 	p.num(r.verified, 2)
@@ -211,7 +212,7 @@ func (r *replica) pack() uint64 {
 func unpackReplica(w uint64) (r replica) {
 	p := packer{w: w}
 	r.target = p.take(1)
-	p.takeFlags(&r.hold, &r.grant, &r.gateClosed, &r.seen.hold, &r.seen.grant, &r.working, &r.revoked, &r.sameUID, &r.committed, &r.born)
+	p.takeFlags(&r.hold, &r.grant, &r.gateClosed, &r.seen.hold, &r.seen.grant, &r.working, &r.revoked, &r.sameUID, &r.committed, &r.born, &r.restarting, &r.seen.restarting)
 	r.rev = p.take(2)
 	r.seen.rev = p.take(2)
 	r.verified = p.take(2)
@@ -498,7 +499,7 @@ func (p pod) String() string {
 	if p.rev == 0 {
 		return "absent"
 	}
-	return fmt.Sprintf("v%d", p.rev) + mark(p.hold, ",hold") + mark(p.grant, ",grant") + "," + stateNames[p.state]
+	return fmt.Sprintf("v%d", p.rev) + mark(p.hold, ",hold") + mark(p.grant, ",grant") + "," + stateNames[p.state] + mark(p.restarting, ",restarting")
 }
 
 func mark(b bool, s string) string {

@@ -195,7 +195,7 @@ func (c *checker) start(p *Rules) state {
 
 // see makes of r what was seen of it.
 func (r *replica) see(v *Replica) {
-	r.pod = pod{rev: v.Rev, hold: v.Hold, grant: v.Grant, state: v.State}
+	r.pod = pod{rev: v.Rev, hold: v.Hold, grant: v.Grant, state: v.State, restarting: r.restarting && v.Rev == r.rev}
 	r.gateClosed, r.verified, r.note, r.fence = v.GateClosed, v.Verified, v.Note, v.Fence
 	r.phase, r.token, r.working = v.Phase, v.Token, v.Working
 }

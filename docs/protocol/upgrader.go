@@ -136,7 +136,8 @@ func (n *next) hear(l int, who string) {
 		})
 	}
 	for j := range s.m {
-		if d.view[j] != s.t[j].template {
+		// The version of the set with a later leader's term tells l to stop, whatever else is in it.
+		if later := n.SetFence && n.TermOrder && s.t[j].term > s.number(l); d.view[j] != s.t[j].template && !later {
 			n.trySet(s.fair(l, learns), who, "sees the template of", j, func(t *state, k *target) string {
 				t.minds[l].view[j] = k.template
 				return ""
@@ -246,11 +247,18 @@ func (n *next) confirmed(l int, j uint8) bool {
 		if r.target != j || r.rev == 0 || r.released() {
 			continue
 		}
-		if !r.hold || n.Handshake && r.state == updated && r.hands[l].token == 0 {
+		if n.needsHold(l, r) || n.Handshake && r.state == updated && (r.hands[l].token == 0 || r.rev != s.minds[l].view[j]) {
 			return false
 		}
 	}
 	return true
+}
+
+// needsHold says whether the hold of a pod that is not released must be put on, or put on anew:
+// in the state Updating Kruise does not look at it, and when there is another template by now it
+// may stay in that for ever.
+func (n *next) needsHold(l int, r *replica) bool {
+	return !r.released() && (!r.hold || n.Heed && r.state == updating && r.rev != n.s.minds[l].view[r.target])
 }
 
 // released says, from the pod alone, that its hold was taken off for an upgrade.
@@ -307,7 +315,7 @@ func (n *next) decide(l, i int) (op uint8, must bool) {
 	if r.rev == 0 || n.superseded(r, l) || !t.hook {
 		return opNone, true
 	}
-	if !s.minds[l].deleted && !r.hold && !r.released() && (t.seen.hook || s.blind(l, j)) {
+	if !s.minds[l].deleted && n.needsHold(l, r) && (t.seen.hook || s.blind(l, j)) {
 		return opHold, true
 	}
 	if !s.observed(l, j) || !n.owns(l, j) || s.minds[l].ops[j].op == setRaise {
@@ -367,7 +375,7 @@ func (n *next) verify(l int, r *replica) uint8 {
 		return n.tend(l, r, h)
 	case !n.Readmission && h.token != 0 && r.state != updating:
 		return opRelease
-	case r.state == preparing || r.state == updating, h.token == 0 && !r.released():
+	case r.restarting || r.state == preparing || r.state == updating, h.token == 0 && !r.released():
 		return opNone
 	case h.token != 0 && r.phase != pinned:
 		return opPinOnly
@@ -418,7 +426,7 @@ func (n *next) undo(l, i int) uint8 {
 	switch {
 	case r.rev == 0 || r.released() || n.superseded(r, l) || !s.observed(l, j) || !n.owns(l, j),
 		isNew && (h.token != 0 || chosenInVain(r)), h.token == 0 && !r.marked(), n.OwnWrites && s.minds[l].ops[j].op != setNone,
-		n.AwaitKruise && r.state == updating && h.token != 0 && !r.marked() && r.fence >= h.token && !r.gateClosed:
+		n.AwaitKruise && r.restarting && h.token != 0 && !r.marked() && r.fence >= h.token && !r.gateClosed:
 		return opNone
 	}
 	if others := s.protected(j, s.minds[l].view[j], func(k int) bool { return k != i && n.selected(&s.r[k], l) }); !s.blind(l, j) && s.t[j].partition < others {
@@ -495,7 +503,7 @@ func (n *next) pin(r *replica, l int) string {
 func (n *next) release(t *state, r *replica, l int) (bad string) {
 	h := &r.hands[l]
 	if r.accepts(*h) {
-		atWork := r.committed && r.verified != r.rev && r.state == updating
+		atWork := r.committed && r.verified != r.rev && r.restarting
 		left := r.grant || r.note != 0 || r.gateClosed || !r.hold || atWork
 		if left && r.rev != 0 && !h.gone && h.op == opRelease {
 			bad = "P5: the lease is released before undo or readmission is complete"
@@ -531,7 +539,7 @@ func (n *next) write(s *state, r *replica, l int) (bad string) {
 		}
 	case opHold:
 		r.hold, r.state, r.grant = true, updated, false
-		if s.uniform(r.target) {
+		if t := &s.t[r.target]; s.uniform(r.target) && r.rev == s.minds[l].view[r.target] && r.rev == t.finished {
 			r.verified = r.rev
 		}
 	case opReadmit:
