@@ -34,8 +34,9 @@ const slack = time.Second
 //     unless its lease ran out while everything could still be undone: then the arbiter may
 //     give it duty although nobody has opened its gate yet.
 //  2. When the upgrader takes a replica out of service, the others that are ready and not
-//     being upgraded are at least the floor. One that went out of service by itself
-//     counts for a second, as the arbiter may not have heard of it.
+//     being upgraded are at least the floor. The arbiter looks at the floor when it grants the
+//     lease, and again at the pin: one that went out of service by itself after the grant, or
+//     in the second before it, of which the arbiter may not have heard, counts.
 //  4. No write of the upgrader sets a partition below the number of replicas that are
 //     neither granted nor at the update revision, at that version.
 func (e Evidence) Prove() []Violation {
@@ -261,9 +262,13 @@ func (e Evidence) floor() []Violation {
 		if !pods[w.Name].Ready || e.missing(v) {
 			continue // it served nobody anyway, or nobody knows
 		}
+		since := w.At // the pin was just now
+		if w.Hold == nil {
+			since = e.grantedAt(w.Name, w.At, v)
+		}
 		var serving []string
 		for name, p := range pods {
-			if name != w.Name && p.Lease == "" && (inService(p) || e.wasInService(name, w.At.Add(-slack), v)) {
+			if name != w.Name && p.Lease == "" && (inService(p) || e.wasInService(name, since.Add(-slack), v)) {
 				serving = append(serving, name)
 			}
 		}
@@ -274,6 +279,22 @@ func (e Evidence) floor() []Violation {
 		}
 	}
 	return out
+}
+
+// grantedAt is when the lease was granted under which a pod is taken out of service by a write
+// at t of version v: then the arbiter looked at the floor. t if the record does not have it.
+func (e Evidence) grantedAt(pod string, t time.Time, v int64) time.Time {
+	var last []v1alpha1.LeaseRecord
+	for i := range e.Rosters {
+		if e.Rosters[i].Version < v {
+			last = e.Rosters[i].Status.Leases
+		}
+	}
+	i := slices.IndexFunc(last, func(l v1alpha1.LeaseRecord) bool { return l.Replica == pod })
+	if i < 0 || last[i].GrantedAt == nil || t.Before(last[i].GrantedAt.Time) {
+		return t
+	}
+	return last[i].GrantedAt.Time
 }
 
 func inService(p Pod) bool { return p.Ready && !p.Gone && !p.Terminating }
