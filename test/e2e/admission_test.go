@@ -234,7 +234,7 @@ func TestOnlyTheUpgraderTakesHoldsOffAndPutsGrantsOn(t *testing.T) {
 			refused: viaStatus, words: holdWords, allowed: []controlplane.Identity{upgrader},
 		},
 		{
-			name: "replacing the status of a pod without its labels", do: s.replacePodStatus("sample-0"),
+			name: "replacing the status of a pod without its labels", do: s.replacePodStatus("sample-0", withoutLabels),
 			refused: []controlplane.Identity{owner, admin}, words: holdWords,
 		},
 		{
@@ -260,7 +260,7 @@ func TestOnlyTheUpgraderTakesHoldsOffAndPutsGrantsOn(t *testing.T) {
 			refused: anybody, words: holdWords,
 		},
 		{
-			name: "replacing a pod by one without labels", do: s.replacePod("sample-0"),
+			name: "replacing a pod by one without labels", do: s.replacePod("sample-0", withoutLabels),
 			refused: []controlplane.Identity{tenant, owner, admin}, words: holdWords, allowed: []controlplane.Identity{breakGlass},
 		},
 		{
@@ -284,11 +284,8 @@ func TestOnlyTheUpgraderTakesHoldsOffAndPutsGrantsOn(t *testing.T) {
 			allowed: append(anybody, trusted...),
 		},
 		{
-			name: "fencing a held pod through its status", do: s.patchPodStatus("sample-0", `{"metadata":{"annotations":{"offduty.dev/fenced":"lease"}}}`),
-			allowed: []controlplane.Identity{arbiter},
-		},
-		{
-			name: "creating a pod whose template has hold and grant", do: s.createPod(),
+			name:    "creating a pod whose template has hold and grant",
+			do:      s.createPod(metav1.ObjectMeta{Labels: map[string]string{"offduty.dev/hold": "true", "offduty.dev/grant": "true"}}),
 			allowed: []controlplane.Identity{kruise, admin},
 		},
 		{
@@ -300,18 +297,166 @@ func TestOnlyTheUpgraderTakesHoldsOffAndPutsGrantsOn(t *testing.T) {
 	})
 }
 
-// The other subresources of a pod take no labels: a patch of them is refused, or leaves the
-// labels as they are.
+// notedTemplate patches a set so that each of its pods would be fenced when it is created.
+const notedTemplate = `{"spec":{"template":{"metadata":{"annotations":{"offduty.dev/fenced":"9007199254740992"}}}}}`
+
+func TestOnlyTheUpgraderAndTheArbiterWriteWhatLeasesAreKnownBy(t *testing.T) {
+	s := newSite(t)
+	var (
+		trusted   = []controlplane.Identity{upgrader, breakGlass}
+		everybody = everybodyElse()
+		anybody   = append(everybodyElse(), arbiter)
+		kubelet   = s.kubelet(t)
+		scheduler = controlplane.User("system:kube-scheduler")
+		// viaStatus may write the status of a pod, and with it annotations.
+		viaStatus = []controlplane.Identity{owner, admin, kruise, kubelet}
+		annotate  = func(pod, annotations string) attempt {
+			return s.patchPod(pod, `{"metadata":{"annotations":`+annotations+`}}`)
+		}
+		annotateStatus = func(pod, annotations string) attempt {
+			return s.patchPodStatus(pod, `{"metadata":{"annotations":`+annotations+`}}`)
+		}
+		born = func(annotations map[string]string) attempt {
+			return s.createPod(metav1.ObjectMeta{Annotations: annotations})
+		}
+	)
+	s.become(t, scheduler)
+	const only = "only the upgrader changes "
+	rulings := []ruling{
+		{
+			name: "a token that freezes the group", do: annotate("sample-0", `{"offduty.dev/fenced":"9007199254740991"}`),
+			refused: everybody, words: only + "offduty.dev/fenced on pod sample-0", allowed: append(trusted, arbiter),
+		},
+		{
+			name: "a token on a pod that has none", do: annotate("sample-1", `{"offduty.dev/fenced":"1"}`),
+			refused: everybody, words: only + "offduty.dev/fenced on pod sample-1", allowed: append(trusted, arbiter),
+		},
+		{
+			name: "taking a fence off", do: annotate("sample-0", `{"offduty.dev/fenced":null}`),
+			refused: everybody, words: only + "offduty.dev/fenced", allowed: trusted,
+		},
+		{
+			name: "a lease that nobody gave", do: annotate("sample-1", `{"offduty.dev/lease":"x-1/9007199254740991"}`),
+			refused: anybody, words: only + "offduty.dev/lease on pod sample-1", allowed: trusted,
+		},
+		{
+			name: "another token of the lease", do: annotate("sample-0", `{"offduty.dev/lease":"e-7/8"}`),
+			refused: anybody, words: only + "offduty.dev/lease", allowed: trusted,
+		},
+		{
+			name: "taking the lease off", do: annotate("sample-0", `{"offduty.dev/lease":null}`),
+			refused: anybody, words: only + "offduty.dev/lease", allowed: trusted,
+		},
+		{
+			name: "calling a revision verified", do: annotate("sample-1", `{"offduty.dev/verified":"sample-2"}`),
+			refused: anybody, words: only + "offduty.dev/verified on pod sample-1", allowed: trusted,
+		},
+		{
+			name: "calling no revision verified", do: annotate("sample-0", `{"offduty.dev/verified":null}`),
+			refused: anybody, words: only + "offduty.dev/verified", allowed: trusted,
+		},
+		{
+			name: "a fence and a lease at once", do: annotate("sample-0", `{"offduty.dev/fenced":"7","offduty.dev/lease":null}`),
+			refused: anybody, words: only + "offduty.dev/lease, offduty.dev/fenced", allowed: trusted,
+		},
+		{
+			name: "taking all annotations off", do: annotate("sample-0", `null`),
+			refused: anybody, words: only + "offduty.dev/lease, offduty.dev/verified, offduty.dev/fenced",
+		},
+		{
+			name: "replacing a pod by one without annotations", do: s.replacePod("sample-0", withoutAnnotations),
+			refused: []controlplane.Identity{tenant, owner, admin}, words: only, allowed: []controlplane.Identity{breakGlass},
+		},
+		{
+			name: "annotations of a pod made an orphan", do: s.patchPod("sample-0", `{"metadata":{"ownerReferences":null,"annotations":{"offduty.dev/fenced":"8"}}}`),
+			refused: everybody, words: only,
+		},
+		{
+			name: "applying a token by force", do: s.forceAnnotation("sample-1", "offduty.dev/fenced", "8"),
+			refused: []controlplane.Identity{tenant, owner, admin}, words: only + "offduty.dev/fenced", allowed: trusted,
+		},
+		{
+			name: "a token through the status", do: annotateStatus("sample-0", `{"offduty.dev/fenced":"8"}`),
+			refused: viaStatus, words: only + "offduty.dev/fenced", allowed: []controlplane.Identity{upgrader, arbiter},
+		},
+		{
+			name: "a lease through the status", do: annotateStatus("sample-0", `{"offduty.dev/lease":null}`),
+			refused: append(viaStatus, arbiter), words: only + "offduty.dev/lease", allowed: []controlplane.Identity{upgrader},
+		},
+		{
+			name: "replacing the status of a pod without its annotations", do: s.replacePodStatus("sample-0", withoutAnnotations),
+			refused: []controlplane.Identity{owner, admin}, words: only,
+		},
+		{
+			name: "any of it by those who have no business with pods", do: annotate("sample-0", `{"offduty.dev/fenced":"8"}`),
+			refused: []controlplane.Identity{kubelet, named, stranger}, words: "forbidden",
+		},
+	}
+	rulings = append(rulings, []ruling{
+		{
+			name: "another annotation of a pod that has them", do: annotate("sample-0", `{"example.com/note":"a","apps.kruise.io/inplace-update-grace":"{}"}`),
+			allowed: append(anybody, trusted...),
+		},
+		{
+			name: "writing the same again", do: annotate("sample-0", `{"offduty.dev/lease":"e-7/7"}`), allowed: append(anybody, trusted...),
+		},
+		{
+			name: "the status of a pod that has them", do: s.patchPodStatus("sample-0", `{"status":{"message":"it runs"}}`),
+			allowed: []controlplane.Identity{kubelet, kruise, upgrader, owner},
+		},
+		{
+			name: "the image of a pod that has them", do: s.jsonPatchPod("sample-0", `[{"op":"replace","path":"/spec/containers/0/image","value":"alpine:3.18.9"}]`),
+			allowed: []controlplane.Identity{kruise, tenant},
+		},
+		{
+			// As a restore does, which puts the record back as well.
+			name: "creating a pod that has them", do: born(map[string]string{"offduty.dev/fenced": "9007199254740991", "offduty.dev/verified": "sample-1"}),
+			refused: []controlplane.Identity{tenant, kruise}, words: "may not create a pod with offduty.dev/verified, offduty.dev/fenced",
+			allowed: []controlplane.Identity{owner, admin},
+		},
+		{name: "creating a pod that has others", do: born(map[string]string{"example.com/note": "a"}), allowed: []controlplane.Identity{tenant, kruise}},
+		{
+			name: "binding a pod to a node with them", do: s.bind("sample-1", "offduty.dev/fenced"),
+			refused: []controlplane.Identity{scheduler}, words: "may not create a pod with offduty.dev/fenced",
+		},
+		{
+			// The pod is bound already, which is found out after admission.
+			name: "binding a pod to a node with others", do: s.bind("sample-1", "example.com/note"),
+			refused: []controlplane.Identity{scheduler}, words: "already assigned to node",
+		},
+		{
+			name: "putting them into the template of a set", do: s.patchSet("free", notedTemplate),
+			refused: append(everybody, trusted...), words: "the template of statefulset free has offduty.dev/fenced",
+		},
+		{
+			name: "putting them into the template of a set through the old API version", do: s.patchOldSet("free", notedTemplate),
+			refused: []controlplane.Identity{tenant, owner, admin}, words: "the template of statefulset free has offduty.dev/fenced",
+		},
+		{
+			name: "creating a set whose template has them", do: s.createNotedSet(t),
+			refused: []controlplane.Identity{tenant, owner, admin}, words: "the template of statefulset noted has offduty.dev/fenced",
+		},
+		{
+			name: "another annotation of a template", do: s.patchSet("free", `{"spec":{"template":{"metadata":{"annotations":{"example.com/note":"a"}}}}}`),
+			allowed: []controlplane.Identity{tenant, owner, admin},
+		},
+	}...)
+	s.check(t, rulings)
+}
+
+// The other subresources of a pod take no labels and no annotations: a patch of them is
+// refused, or leaves both as they are.
 func TestNoSubresourceOfAPodTakesAHoldOffOrPutsAGrantOn(t *testing.T) {
 	s := newSite(t)
 	for _, sub := range []string{"resize", "ephemeralcontainers"} {
 		for _, who := range []controlplane.Identity{owner, admin, kruise, arbiter, breakGlass, s.kubelet(t)} {
 			t.Run(sub+" by "+who.Username(), func(t *testing.T) {
 				pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "sample-0"}}
-				patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"offduty.dev/hold":null,"offduty.dev/grant":"true"}}}`))
+				patch := client.RawPatch(types.MergePatchType, []byte(
+					`{"metadata":{"labels":{"offduty.dev/hold":null,"offduty.dev/grant":"true"},"annotations":{"offduty.dev/fenced":"9"}}}`))
 				err := s.as[who.Username()].SubResource(sub).Patch(t.Context(), pod, patch, client.DryRunAll)
-				if err == nil && (pod.Labels["offduty.dev/hold"] != "true" || pod.Labels["offduty.dev/grant"] == "true") {
-					t.Errorf("the labels are %v", pod.Labels)
+				if err == nil && (pod.Labels["offduty.dev/hold"] != "true" || pod.Labels["offduty.dev/grant"] == "true" || pod.Annotations["offduty.dev/fenced"] != "6") {
+					t.Errorf("the labels are %v, the annotations %v", pod.Labels, pod.Annotations)
 				}
 			})
 		}
@@ -441,7 +586,7 @@ func TestTheAPIServerFindsNoFaultWithThePolicies(t *testing.T) {
 	s := newSite(t)
 	for _, name := range []string{
 		"offduty-armed-sets", "offduty-armed-sets-old-api", "offduty-armed-sets-old-scale", "offduty-holds-and-grants",
-		"offduty-plan-targets", "offduty-plan-targets-17-to-32",
+		"offduty-notes", "offduty-notes-in-templates", "offduty-plan-targets", "offduty-plan-targets-17-to-32",
 	} {
 		policy := &admissionv1.ValidatingAdmissionPolicy{}
 		s.until(t, "the API server has looked at "+name, func(ctx context.Context) error {
@@ -469,11 +614,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	for _, who := range []controlplane.Identity{upgrader, arbiter, kruise, breakGlass, admin, tenant, owner, named, stranger} {
-		k, err := s.cluster.Client(t.Context(), who, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.as[who.Username()] = k
+		s.become(t, who)
 	}
 	s.grantRights(t)
 	s.createSets(t)
@@ -540,7 +681,8 @@ func (s *site) createSets(t *testing.T) {
 			"lifecycle":{"inPlaceUpdate":{"labelsHandler":{"offduty.dev/hold":"true"}}},
 			"updateStrategy":{"rollingUpdate":{"podUpdatePolicy":"InPlaceOnly","maxUnavailable":"100%","partition":2147483647,
 				"unorderedUpdate":{"priorityStrategy":{"weightPriority":[{"weight":100,"matchSelector":{"matchLabels":{"offduty.dev/grant":"true"}}}]}}}}}}`},
-		{s.pod("sample-0"), `{"metadata":{"labels":{"offduty.dev/hold":"true"}}}`},
+		{s.pod("sample-0"), `{"metadata":{"labels":{"offduty.dev/hold":"true"},
+			"annotations":{"offduty.dev/lease":"e-7/7","offduty.dev/verified":"sample-1","offduty.dev/fenced":"6"}}}`},
 		{s.pod("sample-1"), `{"metadata":{"labels":{"team":"a"}}}`},
 	}
 	for _, p := range patches {
@@ -558,9 +700,11 @@ func (s *site) createSets(t *testing.T) {
 func (s *site) await(t *testing.T) {
 	t.Helper()
 	refused := map[string]attempt{
-		"the policy on sets":     s.patchSet("sample", `{"spec":{"lifecycle":null}}`),
-		"the policy on pods":     s.patchPod("sample-0", `{"metadata":{"labels":{"offduty.dev/hold":null}}}`),
-		"the policy on a target": s.createPlan([]string{"sample"}, ""),
+		"the policy on sets":      s.patchSet("sample", `{"spec":{"lifecycle":null}}`),
+		"the policy on pods":      s.patchPod("sample-0", `{"metadata":{"labels":{"offduty.dev/hold":null}}}`),
+		"the policy on notes":     s.patchPod("sample-0", `{"metadata":{"annotations":{"offduty.dev/fenced":null}}}`),
+		"the policy on templates": s.patchSet("free", notedTemplate),
+		"the policy on a target":  s.createPlan([]string{"sample"}, ""),
 	}
 	for what, do := range refused {
 		who := admin
@@ -672,6 +816,57 @@ func (s *site) jsonPatchSet(name, patch string) attempt {
 	}
 }
 
+func (s *site) jsonPatchPod(name, patch string) attempt {
+	return func(ctx context.Context, k client.Client) error {
+		return k.Patch(ctx, s.pod(name), client.RawPatch(types.JSONPatchType, []byte(patch)), client.DryRunAll)
+	}
+}
+
+// forceAnnotation does what `kubectl apply --server-side --force-conflicts` does.
+func (s *site) forceAnnotation(pod, key, value string) attempt {
+	return func(ctx context.Context, k client.Client) error {
+		o := s.pod(pod)
+		o.SetAnnotations(map[string]string{key: value})
+		return k.Apply(ctx, client.ApplyConfigurationFromUnstructured(o), client.FieldOwner("gitops"), client.ForceOwnership, client.DryRunAll)
+	}
+}
+
+// bind does what a scheduler does; the annotations of a binding are put on its pod.
+func (s *site) bind(pod, annotation string) attempt {
+	return func(ctx context.Context, k client.Client) error {
+		meta := metav1.ObjectMeta{Namespace: s.namespace, Name: pod}
+		noted := *meta.DeepCopy()
+		noted.Annotations = map[string]string{annotation: "9007199254740991"}
+		return k.SubResource("binding").Create(ctx, &corev1.Pod{ObjectMeta: meta}, &corev1.Binding{
+			ObjectMeta: noted,
+			Target:     corev1.ObjectReference{Kind: "Node", Name: "node-1"},
+		}, client.DryRunAll)
+	}
+}
+
+func (s *site) createNotedSet(t *testing.T) attempt {
+	t.Helper()
+	set := s.sample(t, "sample.yaml")
+	set.SetName("noted")
+	err := unstructured.SetNestedField(set.Object, "9007199254740992", "spec", "template", "metadata", "annotations", "offduty.dev/fenced")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(ctx context.Context, k client.Client) error {
+		return k.Create(ctx, set.DeepCopy(), client.DryRunAll)
+	}
+}
+
+// become makes a client of somebody whom not every site needs.
+func (s *site) become(t *testing.T, who controlplane.Identity) {
+	t.Helper()
+	k, err := s.cluster.Client(t.Context(), who, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.as[who.Username()] = k
+}
+
 // kubelet is the one of the node on which sample-0 runs.
 func (s *site) kubelet(t *testing.T) controlplane.Identity {
 	t.Helper()
@@ -684,11 +879,7 @@ func (s *site) kubelet(t *testing.T) controlplane.Identity {
 		return err
 	})
 	who := controlplane.User("system:node:"+pod.Spec.NodeName, "system:nodes")
-	k, err := s.cluster.Client(t.Context(), who, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.as[who.Username()] = k
+	s.become(t, who)
 	return who
 }
 
@@ -711,16 +902,34 @@ func (s *site) forceSet(name string) attempt {
 	}
 }
 
-func (s *site) replacePodStatus(name string) attempt {
+// replacePod does what `kubectl replace` does with the pod as it is but for a change.
+func (s *site) replacePod(name string, change func(*unstructured.Unstructured)) attempt {
+	return s.changePod(name, change, func(ctx context.Context, k client.Client, pod *unstructured.Unstructured) error {
+		return k.Update(ctx, pod, client.DryRunAll)
+	})
+}
+
+func (s *site) replacePodStatus(name string, change func(*unstructured.Unstructured)) attempt {
+	return s.changePod(name, change, func(ctx context.Context, k client.Client, pod *unstructured.Unstructured) error {
+		return k.Status().Update(ctx, pod, client.DryRunAll)
+	})
+}
+
+func (s *site) changePod(
+	name string, change func(*unstructured.Unstructured), write func(context.Context, client.Client, *unstructured.Unstructured) error,
+) attempt {
 	return func(ctx context.Context, k client.Client) error {
 		pod := s.pod(name)
 		if err := k.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
 			return err
 		}
-		pod.SetLabels(nil)
-		return k.Status().Update(ctx, pod, client.DryRunAll)
+		change(pod)
+		return write(ctx, k, pod)
 	}
 }
+
+func withoutLabels(u *unstructured.Unstructured)      { u.SetLabels(nil) }
+func withoutAnnotations(u *unstructured.Unstructured) { u.SetAnnotations(nil) }
 
 // replaceSet does what `kubectl replace` does with the manifest from before arming.
 func (s *site) replaceSet(name string) attempt {
@@ -736,24 +945,12 @@ func (s *site) replaceSet(name string) attempt {
 	}
 }
 
-func (s *site) replacePod(name string) attempt {
-	return func(ctx context.Context, k client.Client) error {
-		pod := s.pod(name)
-		if err := k.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
-			return err
-		}
-		pod.SetLabels(nil)
-		return k.Update(ctx, pod, client.DryRunAll)
-	}
-}
-
-func (s *site) createPod() attempt {
+func (s *site) createPod(meta metav1.ObjectMeta) attempt {
+	meta.Namespace, meta.Name = s.namespace, "born"
 	return func(ctx context.Context, k client.Client) error {
 		return k.Create(ctx, &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace: s.namespace, Name: "born", Labels: map[string]string{"offduty.dev/hold": "true", "offduty.dev/grant": "true"},
-			},
-			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "alpine:3.18.2"}}},
+			ObjectMeta: meta,
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "alpine:3.18.2"}}},
 		}, client.DryRunAll)
 	}
 }

@@ -93,8 +93,7 @@ func (s *stage) migrate(at harness.Step, image string) {
 	delete(old, "proven")
 	s.rearm(marshal(s.t, old))
 	for name := range s.History.Now().Pods {
-		_, err := s.Kubectl(s.t.Context(), "", "annotate", "pod", name, "--namespace", s.Namespace, "--overwrite", v1alpha1.FencedAnnotation+"=asmxj3n6ju-0")
-		s.must(err)
+		s.breakGlass("annotate", "pod", name, "--overwrite", v1alpha1.FencedAnnotation+"=asmxj3n6ju-0")
 	}
 	s.must(s.Restart(s.t.Context(), harness.UpgraderA))
 	s.await("the plan is ready", func(n harness.Now) error {
