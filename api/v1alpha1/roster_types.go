@@ -223,6 +223,11 @@ type RosterStatus struct {
 	// The last token given out.
 	// +optional
 	LastToken int64 `json:"lastToken,omitempty"`
+	// For how long a member may rely on its duty at most, as it was last told: what a
+	// lifetimeSeconds that was changed meanwhile does not take back. An arbiter that begins
+	// anew leaves members that time.
+	// +optional
+	PromisedSeconds int32 `json:"promisedSeconds,omitempty"`
 
 	// +listType=map
 	// +listMapKey=name

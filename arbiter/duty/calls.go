@@ -25,25 +25,6 @@ func (g *Group) Configure(ctx context.Context, settings Settings, pods map[strin
 	})
 }
 
-// inherit notes what members may have been promised before this process began: those of
-// the record, or, when there is none yet, every pod that is there: a roster that was deleted
-// and made anew may have given it duty, and its application relies on that for a lifetime.
-func (g *Group) inherit(now time.Time, settings Settings, pods map[string]roster.Pod) {
-	g.former = map[string]string{}
-	lifetime := settings.Roster.Lifetime
-	if len(g.record.Roster.Members) == 0 {
-		for name, p := range pods {
-			g.former[name] = p.Instance
-		}
-	} else if g.record.Summary.ObservedGeneration != settings.Generation {
-		lifetime = maxLifetime
-	}
-	for name, m := range g.record.Roster.Members {
-		g.former[name] = m.Instance
-	}
-	g.inherited = now.Add(lifetime)
-}
-
 // call is do for a configured group.
 func (g *Group) call(ctx context.Context, step bool, fn func(*txn)) error {
 	return g.do(ctx, step, g.ifConfigured(fn))

@@ -80,10 +80,6 @@ type Settings struct {
 // Look looks at pods, by name.
 type Look func(ctx context.Context) (map[string]roster.Pod, error)
 
-// maxLifetime is the longest that the API allows: what a member may have been promised
-// by a former process under settings that have changed since.
-const maxLifetime = 300 * time.Second
-
 // Group is the loop of one group. All fields below ops belong to the loop.
 type Group struct {
 	cfg  Config
@@ -308,9 +304,13 @@ func (g *Group) try(ctx context.Context, o *op) error {
 	}
 	next := store.Record{
 		Frozen: t.frozen, Leases: t.leases, Roster: t.roster, ForceReleases: t.forced, Summary: g.record.Summary,
+		Promised: g.record.Promised,
 	}
 	if stepped && g.configured {
 		g.notes, g.stepAt = notes, wake
+	}
+	if g.configured && next.Promised != g.lifetime() {
+		t.dirty = g.promise(&next, now) || t.dirty
 	}
 	return g.commit(ctx, t, next, stepped)
 }

@@ -46,6 +46,7 @@ func sample() store.Record {
 			},
 			Trusted: []string{"web-b", "web-a"},
 		},
+		Promised:      10 * time.Second,
 		ForceReleases: []store.ForceRelease{{Time: at, By: "admin", Replica: "web-4", LeaseID: "e-1", Holder: "g", Reason: "stuck"}},
 	}
 }

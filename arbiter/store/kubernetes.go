@@ -115,6 +115,7 @@ func toStatus(r Record, conditions []metav1.Condition) v1alpha1.RosterStatus {
 		Frozen:             r.Frozen,
 		LastToken:          r.Leases.LastToken,
 		TrustedRevisions:   r.Roster.Trusted,
+		PromisedSeconds:    int32(r.Promised / time.Second), //nolint:gosec // at most 300
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.Roster.Members)) {
 		m := r.Roster.Members[name]
@@ -184,7 +185,8 @@ func fromStatus(s *v1alpha1.RosterStatus) Record {
 			Epoch: s.Epoch, LastToken: s.LastToken,
 			Holders: map[string]lease.Holder{}, Leases: map[string]lease.Lease{},
 		},
-		Roster: roster.Record{Members: map[string]roster.Member{}, Trusted: slices.Clone(s.TrustedRevisions)},
+		Roster:   roster.Record{Members: map[string]roster.Member{}, Trusted: slices.Clone(s.TrustedRevisions)},
+		Promised: time.Duration(s.PromisedSeconds) * time.Second,
 		// The settings under which the record was kept; the rest of the summary is computed.
 		Summary: Summary{ObservedGeneration: s.ObservedGeneration},
 	}

@@ -31,6 +31,9 @@ type Record struct {
 	// Leases has an empty Epoch when the record has not been begun.
 	Leases lease.Table
 	Roster roster.Record
+	// Promised is for how long at most a member may rely on an answer that it had when this
+	// was recorded, in whole seconds; 0 in the records of versions that did not tell.
+	Promised time.Duration
 	// ForceReleases, newest first, at most MaxForceReleases.
 	ForceReleases []ForceRelease
 	// Summary is for people; nothing reads it back.
