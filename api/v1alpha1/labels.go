@@ -27,7 +27,8 @@ const (
 	VerifiedAnnotation = "offduty.dev/verified"
 	// FencedAnnotation on a pod is a token that only grows: a lease with this token or a
 	// lower one is void for the pod. Written by the arbiter when a lease has run out or was
-	// ended by force, and by the upgrader when it gives a replica back.
+	// ended by force, or when its record was lost, and by the upgrader when it gives a replica
+	// back.
 	FencedAnnotation = "offduty.dev/fenced"
 	// InitializedAnnotation on a Roster tells that its status has been begun: a status
 	// without an epoch was lost. Writer: arbiter.

@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -88,6 +89,13 @@ func (c *cluster) reconcile(ctx context.Context) {
 	c.t.Helper()
 	_, err := c.Reconcile(ctx, ctrl.Request{NamespacedName: c.key})
 	must(c.t, err)
+}
+
+// reconcileFrozen does so again when a frozen group may look at its pods again.
+func (c *cluster) reconcileFrozen(ctx context.Context) {
+	c.t.Helper()
+	time.Sleep(lookAgain) // the bubble's clock
+	c.reconcile(ctx)
 }
 
 func (c *cluster) pod(ctx context.Context, name string) *corev1.Pod {
@@ -186,6 +194,7 @@ func TestAWipedStatusFreezesUntilTheLeasesNotedOnPodsAreAdopted(t *testing.T) {
 		if s := c.roster(ctx).Status; !s.Frozen || s.Conditions[0].Reason != "Frozen" {
 			t.Fatalf("not frozen: %+v", s)
 		}
+		c.reconcileFrozen(ctx)
 		g := c.Registry.get(c.key)
 		token, leases, _, err := g.Adopt(ctx, lease.AdoptRequest{
 			Holder: "h", Term: 1, Identity: "i", Known: []lease.Lease{{ID: "old-7", Replica: "web-1", Token: 9}},
@@ -197,6 +206,88 @@ func TestAWipedStatusFreezesUntilTheLeasesNotedOnPodsAreAdopted(t *testing.T) {
 		s := c.roster(ctx).Status
 		if s.Frozen || s.Working != "web-0" {
 			t.Errorf("after adoption: %+v", s)
+		}
+	})
+}
+
+// A lease that is not noted on its pod when the record is lost is known to its holder alone. It
+// may be anywhere on its way to the pod: what it has decided conflicts, and what it decides on
+// the pod as it is now finds the lease void.
+func TestALeaseThatNoPodNamesIsVoidBeforeAFreezeEnds(t *testing.T) {
+	inBubble(t, func(ctx context.Context, c *cluster) {
+		t := c.t
+		c.reconcile(ctx)
+		g := c.Registry.get(c.key)
+		token, _, _, err := g.Adopt(ctx, lease.AdoptRequest{Holder: "h", Term: 1, Identity: "i"})
+		must(t, err)
+		got, err := g.Acquire(ctx, lease.AcquireRequest{
+			Holder: "h", Token: token, RequestID: "r", Max: 1, TTL: time.Hour, Candidates: []lease.Candidate{{Replica: "web-1", Instance: "uid-web-1"}},
+		})
+		must(t, err)
+		before := c.pod(ctx, "web-1")
+		ro := c.roster(ctx)
+		ro.Status = v1alpha1.RosterStatus{}
+		must(t, c.Status().Update(ctx, ro))
+		c.reconcile(ctx)
+		if s := c.roster(ctx).Status; !s.Frozen {
+			t.Fatalf("nobody was at work as far as the pods show, and the freeze ends before they are fenced: %+v", s)
+		}
+		c.reconcileFrozen(ctx)
+		if s := c.roster(ctx).Status; s.Frozen {
+			t.Fatalf("all pods are fenced, and the freeze lasts: %+v", s)
+		}
+		for _, name := range []string{"web-0", "web-1", "web-2"} {
+			p := c.pod(ctx, name)
+			if fence := fencedOf(p); fence < got.Leases[0].Token || fence > c.roster(ctx).Status.LastToken {
+				t.Errorf("%s is fenced up to %d, the unknown lease has %d", name, fence, got.Leases[0].Token)
+			}
+		}
+		before.Annotations = map[string]string{v1alpha1.LeaseAnnotation: "late"}
+		if err := c.Update(ctx, before); !apierrors.IsConflict(err) {
+			t.Errorf("the write of a holder that knows nothing of it: %v", err)
+		}
+	})
+}
+
+// lists counts how often pods are read from the API server itself.
+type lists struct {
+	client.Reader
+	n int
+}
+
+func (l *lists) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	l.n++
+	return l.Reader.List(ctx, list, opts...)
+}
+
+func TestAFrozenGroupReadsItsPodsFromTheAPIServerOnceASecondAtMost(t *testing.T) {
+	inBubble(t, func(ctx context.Context, c *cluster) {
+		t := c.t
+		live := &lists{Reader: c.Live}
+		c.Live = live
+		c.reconcile(ctx)
+		began := live.n
+		for range 10 {
+			c.reconcile(ctx)
+		}
+		if live.n != began || began > 1 {
+			t.Errorf("%d lists to begin, %d by a group that is not frozen", began, live.n-began)
+		}
+		p := c.pod(ctx, "web-1")
+		p.Annotations = map[string]string{v1alpha1.LeaseAnnotation: "old-7/9"}
+		must(t, c.Update(ctx, p))
+		ro := c.roster(ctx)
+		ro.Status = v1alpha1.RosterStatus{}
+		must(t, c.Status().Update(ctx, ro))
+		live.n = 0
+		for range 10 { // seconds, in each of which ten pods change
+			for range 10 {
+				c.reconcile(ctx)
+			}
+			time.Sleep(time.Second) // the bubble's clock
+		}
+		if !c.roster(ctx).Status.Frozen || live.n > 11 || live.n < 9 {
+			t.Errorf("%d lists in ten seconds; frozen: %t", live.n, c.roster(ctx).Status.Frozen)
 		}
 	})
 }

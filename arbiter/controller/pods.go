@@ -27,7 +27,7 @@ const (
 
 // needsPods says whether pods have to be written because of a change from a to b.
 func (r *Reconciler) needsPods(a, b *duty.View) bool {
-	if a.Record.Frozen != b.Record.Frozen {
+	if a.Record.Frozen != b.Record.Frozen || b.Record.Frozen && a.Record.Leases.Void() != b.Record.Leases.Void() {
 		return true
 	}
 	for name, m := range b.Record.Roster.Members {
@@ -120,6 +120,23 @@ func (r *Reconciler) fence(ctx context.Context, ro *v1alpha1.Roster, g *duty.Gro
 	return errors.Join(errs...)
 }
 
+// fenceAll voids, while the record is lost, all leases that it does not know and that no pod
+// names either: a holder that was frozen before it noted its lease would act on it when it wakes.
+// The freeze lasts until every pod was seen fenced. The pods were read from the API server.
+func (r *Reconciler) fenceAll(ctx context.Context, v *duty.View, pods map[string]*corev1.Pod) error {
+	if v == nil || !v.Record.Frozen {
+		return nil
+	}
+	void := v.Record.Leases.Void()
+	var errs []error
+	for name, p := range pods {
+		if err := r.mark(ctx, p, void); err != nil && !gone(err) {
+			errs = append(errs, fmt.Errorf("fence %s, as the record was lost: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // touch writes the token of an ended lease on the pod, unless a later one stands there. A
 // pod that does not exist needs no fence: all writes name the UID of the pod they are for.
 func (r *Reconciler) touch(ctx context.Context, key types.NamespacedName, token int64) error {
@@ -127,7 +144,12 @@ func (r *Reconciler) touch(ctx context.Context, key types.NamespacedName, token 
 	if err := r.Live.Get(ctx, key, &p); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if was, err := strconv.ParseInt(p.Annotations[v1alpha1.FencedAnnotation], 10, 64); err == nil && was >= token {
+	return client.IgnoreNotFound(r.mark(ctx, &p, token))
+}
+
+// mark writes a fence on the very version of the pod that was seen.
+func (r *Reconciler) mark(ctx context.Context, p *corev1.Pod, token int64) error {
+	if fencedOf(p) >= token {
 		return nil
 	}
 	data, err := mergeMetadata(p.UID, map[string]any{
@@ -137,8 +159,17 @@ func (r *Reconciler) touch(ctx context.Context, key types.NamespacedName, token 
 	if err != nil {
 		return err
 	}
-	err = r.Client.Status().Patch(ctx, bare(&p), client.RawPatch(types.MergePatchType, data))
-	return client.IgnoreNotFound(err)
+	return r.Client.Status().Patch(ctx, bare(p), client.RawPatch(types.MergePatchType, data))
+}
+
+// fencedOf is the token up to which leases on the pod are void. The upgrader reads it in the
+// same way (kruise.Fenced): one that nobody can have given is none.
+func fencedOf(p *corev1.Pod) int64 {
+	token, err := strconv.ParseInt(p.Annotations[v1alpha1.FencedAnnotation], 10, 64)
+	if err != nil || token < 0 || token > lease.MaxToken {
+		return 0
+	}
+	return token
 }
 
 // announce tells people by events what has changed.

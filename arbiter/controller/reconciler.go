@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -59,7 +60,12 @@ type Reconciler struct {
 	sources sources
 	// changed carries the Rosters whose group has a new view.
 	changed chan event.GenericEvent
+	// looked is when the pods of a frozen group were last read from the API server.
+	looked sync.Map // of time.Time by types.NamespacedName
 }
+
+// lookAgain is how often at most that is done: each pod that changes asks for it.
+const lookAgain = time.Second
 
 // Setup registers the reconciler with a manager.
 func (r *Reconciler) Setup(mgr ctrl.Manager) error {
@@ -159,6 +165,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		if client.IgnoreNotFound(err) == nil {
 			r.Registry.remove(req.NamespacedName)
 			r.sources.forget(req.NamespacedName)
+			r.looked.Delete(req.NamespacedName)
 		}
 		return ctrl.Result{}, client.IgnoreNotFound(err)
 	}
@@ -167,26 +174,58 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	settings, reader := SettingsOf(ro.Generation, &ro.Spec), client.Reader(r.Client)
-	if v := group.View(); lost || v == nil || v.Record.Frozen {
-		settings.Live, reader = true, r.Live
+	settings := SettingsOf(ro.Generation, &ro.Spec)
+	live, wait := r.look(req.NamespacedName, lost, group.View())
+	if wait > 0 {
+		return ctrl.Result{RequeueAfter: wait}, nil
 	}
-	pods, err := members(ctx, reader, &ro)
+	settings.Live = live
+	pods, err := r.configure(ctx, &ro, group, settings)
+	if errors.Is(err, store.ErrNotFound) {
+		return ctrl.Result{}, nil // deleted meanwhile; its event will come
+	}
 	if err != nil {
 		return ctrl.Result{}, err
-	}
-	see := r.observe(&ro, &settings)
-	if err := group.Configure(ctx, settings, see(pods)); err != nil {
-		if errors.Is(err, store.ErrNotFound) {
-			return ctrl.Result{}, nil // deleted meanwhile; its event will come
-		}
-		return ctrl.Result{}, fmt.Errorf("configure group %s: %w", req, err)
 	}
 	if r.Leading != nil && !r.Leading() {
 		return ctrl.Result{}, fmt.Errorf("group %s: this arbiter may not be the leader any more", req)
 	}
 	view := group.View()
-	return ctrl.Result{}, errors.Join(r.label(ctx, &ro, view, pods), r.fence(ctx, &ro, group, view))
+	return ctrl.Result{}, errors.Join(r.label(ctx, &ro, view, pods), r.fence(ctx, &ro, group, view), r.fenceAll(ctx, view, pods))
+}
+
+// look says whether the pods are to be read from the API server itself, as when the group begins
+// or is frozen, and for how long to wait before a frozen one reads them again.
+func (r *Reconciler) look(key types.NamespacedName, lost bool, v *duty.View) (live bool, wait time.Duration) {
+	begins := lost || v == nil
+	if !begins && !v.Record.Frozen {
+		return false, 0
+	}
+	now := r.Now()
+	if last, ok := r.looked.Load(key); ok && !begins {
+		if wait := lookAgain - now.Sub(last.(time.Time)); wait > 0 {
+			return true, wait
+		}
+	}
+	r.looked.Store(key, now)
+	return true, 0
+}
+
+// configure tells the group what its Roster and pods are, and returns the pods.
+func (r *Reconciler) configure(ctx context.Context, ro *v1alpha1.Roster, group *duty.Group, settings duty.Settings) (map[string]*corev1.Pod, error) {
+	reader := client.Reader(r.Client)
+	if settings.Live {
+		reader = r.Live
+	}
+	pods, err := members(ctx, reader, ro)
+	if err != nil {
+		return nil, err
+	}
+	see := r.observe(ro, &settings)
+	if err := group.Configure(ctx, settings, see(pods)); err != nil {
+		return nil, fmt.Errorf("configure group %s: %w", group.Key(), err)
+	}
+	return pods, nil
 }
 
 // noticeLoss makes the group read its record again when the Roster shows another one. The
@@ -328,6 +367,7 @@ func toPod(p *corev1.Pod) roster.Pod {
 			out.Token = max(out.Token, token)
 		}
 	}
+	out.Fenced = fencedOf(p)
 	for _, c := range p.Status.Conditions {
 		if c.Type == corev1.PodReady {
 			out.Ready = c.Status == corev1.ConditionTrue

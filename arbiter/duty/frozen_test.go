@@ -17,6 +17,20 @@ func mark(w *world, name, id string, token int64) {
 	w.pods[name] = p
 }
 
+// fence is what the arbiter does with each pod when the record was lost.
+func fence(w *world, name string, token int64) {
+	p := w.pods[name]
+	p.Fenced = token
+	w.pods[name] = p
+}
+
+func adopts(w *world, known []lease.Lease) {
+	w.t.Helper()
+	if _, _, no, err := w.Adopt(w.ctx, lease.AdoptRequest{Holder: "h", Term: 1, Known: known}); err != nil || no != nil {
+		w.t.Fatal(no, err)
+	}
+}
+
 func TestARecordThatIsOlderThanAPodIsLost(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -59,6 +73,9 @@ func TestAFreezeEndsWhenWhoeverWasAtWorkHasAdopted(t *testing.T) {
 		{"somebody was at work, and has come back", func(w *world) { mark(w, "web-1", "", 9) }, true, true, nil, false},
 		{"who came back did not tell of a lease", func(w *world) { mark(w, "web-1", "x-9", 9) }, true, true, nil, true},
 		{"who came back told of all leases", func(w *world) { mark(w, "web-1", "x-9", 9) }, true, true, known, false},
+		{"a pod may have a lease that it does not name", func(w *world) { fence(w, "web-2", 49) }, true, false, nil, true},
+		{"who came back does not know of that lease either", func(w *world) { mark(w, "web-1", "", 9); fence(w, "web-2", 0) }, true, true, nil, true},
+		{"it is fenced further than needs be", func(w *world) { fence(w, "web-2", 50); mark(w, "web-1", "", 9) }, true, true, nil, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -68,11 +85,12 @@ func TestAFreezeEndsWhenWhoeverWasAtWorkHasAdopted(t *testing.T) {
 				w.configure()
 				p := w.pods["web-0"]
 				w.pods["web-0"] = roster.Pod{Instance: p.Instance, Ready: true, Token: p.Token}
+				for name := range w.pods {
+					fence(w, name, 50)
+				}
 				c.pods(w)
 				if w.settings.Live = c.live; c.adopt {
-					if _, _, no, err := w.Adopt(w.ctx, lease.AdoptRequest{Holder: "h", Term: 1, Known: c.known}); err != nil || no != nil {
-						t.Fatal(no, err)
-					}
+					adopts(w, c.known)
 				}
 				if w.configure(); w.View().Record.Frozen != c.frozen {
 					t.Errorf("frozen: %t", !c.frozen)

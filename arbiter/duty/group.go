@@ -385,12 +385,16 @@ func (g *Group) heard(t *txn, in roster.Input) bool {
 }
 
 // thaw ends the freeze once every lease that is noted on a pod has been entered again, and
-// somebody has adopted if an upgrader was at work.
+// somebody has adopted if an upgrader was at work. A lease may be on a pod that does not name it
+// yet, which nobody enters: until every pod is fenced against those, the freeze lasts.
 func (g *Group) thaw(t *txn, in roster.Input) {
 	if !g.settings.Live && g.settings.Attended == nil {
 		return
 	}
 	for name, p := range in.Pods {
+		if p.Fenced < t.leases.Void() && g.settings.Attended == nil {
+			return
+		}
 		if l, ok := t.leases.Leases[name]; p.LeaseID != "" && (!ok || l.ID != p.LeaseID) {
 			return
 		}
@@ -399,7 +403,7 @@ func (g *Group) thaw(t *txn, in roster.Input) {
 		}
 	}
 	t.frozen, t.dirty = false, true
-	g.cfg.Log.Info("every lease that is noted on a pod is known again: no longer frozen", "group", g.cfg.Key)
+	g.cfg.Log.Info("every lease that is noted on a pod is known again, and all others are fenced: no longer frozen", "group", g.cfg.Key)
 }
 
 // commit saves next if it differs, and makes it the record.

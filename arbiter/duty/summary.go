@@ -74,7 +74,7 @@ func (g *Group) verdict() (ready bool, reason, message string, stalled bool) {
 	best := bestEffort(n)
 	switch {
 	case g.record.Frozen && len(g.noted()) == 0:
-		return false, ReasonFrozen, "the record was lost: duty and grants are frozen until the upgrader that marked the pods has adopted again", true
+		return false, ReasonFrozen, "the record was lost: duty and grants are frozen until every pod is fenced, and the upgrader that marked them has adopted again", true
 	case g.record.Frozen:
 		return false, ReasonFrozen, "the record was lost: duty and grants are frozen until the leases noted on " +
 			list(g.noted()) + " are adopted again by their holder", true

@@ -177,6 +177,19 @@ func (t *Table) enter(r AdoptRequest) bool {
 	return entered
 }
 
+// Void is a token that voids no lease of t and, where t was begun anew after a loss, every
+// lease of before: t knows only what was adopted since, and adopting gives higher tokens.
+func (t *Table) Void() int64 {
+	void := t.LastToken
+	for _, h := range t.Holders {
+		void = min(void, h.Token-1)
+	}
+	for _, l := range t.Leases {
+		void = min(void, l.Token-1)
+	}
+	return void
+}
+
 // Candidate is a replica on which a lease is wanted, with the instance the caller sees.
 type Candidate struct {
 	Replica  string

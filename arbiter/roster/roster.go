@@ -98,6 +98,8 @@ type Pod struct {
 	// Token is the highest token that stands on the pod, of a lease or a fence. The record
 	// knows no lower one, unless it was lost or set back.
 	Token int64
+	// Fenced is the token up to which leases on the pod are void.
+	Fenced int64
 	// Sight is what the source of an observed roster says of it.
 	Sight Sight
 }
