@@ -34,7 +34,7 @@ import (
 // plans.
 type Applier struct {
 	Client client.Client
-	// Live reads from the API server itself.
+	// Live reads from the API server itself. It must not be nil.
 	Live     client.Reader
 	Recorder Recorder
 	Writes   *Writes

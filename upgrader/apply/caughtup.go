@@ -27,7 +27,7 @@ import (
 func (r *run) catchUp(ctx context.Context, d plan.Decision) error {
 	up := r.scene.Plan
 	adopting := func(a plan.Action) bool { _, ok := a.(plan.Adopt); return ok }
-	if r.Live == nil || r.Writes.caughtUp(up.UID) || !slices.ContainsFunc(d.Actions, func(a plan.Action) bool { return !adopting(a) }) {
+	if r.Writes.caughtUp(up.UID) || !slices.ContainsFunc(d.Actions, func(a plan.Action) bool { return !adopting(a) }) {
 		return nil
 	}
 	behind := false
