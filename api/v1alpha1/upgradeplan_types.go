@@ -284,7 +284,8 @@ type TargetStatus struct {
 	CurrentRevision string `json:"currentRevision,omitempty"`
 	// +optional
 	UpdateRevision string `json:"updateRevision,omitempty"`
-	// The partition on the set. 2147483647: parked, Kruise updates nothing.
+	// The partition on the set. 2147483647: parked, Kruise updates nothing. Absent while the
+	// plan has always had to leave the set alone.
 	// +optional
 	Partition *int32 `json:"partition,omitempty"`
 	// +optional

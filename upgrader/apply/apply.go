@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -204,7 +203,7 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 	set := r.scene.Sets[a.Target]
 	armed := r.scene.Armed[a.Target]
 	if armed == nil {
-		if !r.listed(a.Target) {
+		if !observe.Listed(r.scene.Plan, a.Target) {
 			return errAgain
 		}
 		if err := r.stillWanted(ctx, a.Target); err != nil {
@@ -237,13 +236,6 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 	r.Writes.Note(set.UID, cfg.GetResourceVersion())
 	r.applied(a)
 	return nil
-}
-
-// listed says whether the plan's status shows a target, as it does from the first look on. A
-// set is not taken over before: it is by the status that a target is known which was taken
-// out of the plan again, and must be given back.
-func (r *run) listed(target string) bool {
-	return slices.ContainsFunc(r.scene.Plan.Status.Targets, func(t v1alpha1.TargetStatus) bool { return t.Name == target })
 }
 
 // stillWanted asks the API server itself, and not the cache, whether the plan is there and

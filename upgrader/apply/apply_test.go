@@ -329,7 +329,7 @@ func TestASetIsTakenOverOnlyWhenTheStatusShowsIt(t *testing.T) {
 	if err := a.Apply(t.Context(), scene, nil, arm); !IsAgain(err) || len(s.applied) > 0 {
 		t.Errorf("before: %v; applied %q", err, s.applied)
 	}
-	scene.Plan.Status.Targets = []v1alpha1.TargetStatus{{Name: "web"}}
+	scene.Plan.Status.Targets = []v1alpha1.TargetStatus{{Name: "web", Partition: new(int32)}}
 	if err := a.Apply(t.Context(), scene, nil, arm); err != nil || len(s.applied) != 1 {
 		t.Errorf("then: %v; applied %q", err, s.applied)
 	}
@@ -351,7 +351,7 @@ func TestASetIsTakenOverOnlyForAPlanThatIsStillThere(t *testing.T) {
 			s := &server{live: c.live}
 			a, scene, _ := stage(t, s)
 			scene.Armed = nil
-			scene.Plan.Status.Targets = []v1alpha1.TargetStatus{{Name: "web"}}
+			scene.Plan.Status.Targets = []v1alpha1.TargetStatus{{Name: "web", Partition: new(int32)}}
 			arm := plan.Decision{Actions: []plan.Action{plan.ApplySet{Target: "web", ResourceVersion: "9", Partition: plan.Parked, Why: plan.Arming}}}
 			if err := a.Apply(t.Context(), scene, nil, arm); !IsAgain(err) || len(s.applied) > 0 {
 				t.Errorf("%v; applied %q", err, s.applied)

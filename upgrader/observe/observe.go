@@ -200,7 +200,7 @@ func seconds(s int32) time.Duration { return time.Duration(s) * time.Second }
 // target reads one set with its pods.
 func (s *Scene) target(ctx context.Context, r client.Reader, spec *v1alpha1.Target, known map[string]bool) (*plan.Target, error) {
 	i := len(s.World.Targets)
-	t := &plan.Target{Name: spec.Name, Listed: slices.ContainsFunc(s.Plan.Status.Targets, func(ts v1alpha1.TargetStatus) bool { return ts.Name == spec.Name })}
+	t := &plan.Target{Name: spec.Name, Listed: Listed(s.Plan, spec.Name)}
 	set := &kruisev1beta1.StatefulSet{}
 	err := r.Get(ctx, client.ObjectKey{Namespace: s.Plan.Namespace, Name: spec.Name}, set)
 	if apierrors.IsNotFound(err) {
@@ -560,6 +560,12 @@ func ControllerUID(obj client.Object) []string {
 		return []string{string(c.UID)}
 	}
 	return nil
+}
+
+// Listed says whether the plan's status shows that it may have taken a set over: with the
+// partition, which it shows of no set that it has always had to leave alone.
+func Listed(up *v1alpha1.UpgradePlan, target string) bool {
+	return slices.ContainsFunc(up.Status.Targets, func(t v1alpha1.TargetStatus) bool { return t.Name == target && t.Partition != nil })
 }
 
 // TargetNames is the value of TargetIndex: the plan's targets, in their order, and then the

@@ -59,7 +59,7 @@ func TestASetThatIsTakenOutIsGivenBackAsLongAsItMayBeThePlans(t *testing.T) {
 				set.Annotations = map[string]string{v1alpha1.ArmedAnnotation: c.armed}
 			}
 			up := &v1alpha1.UpgradePlan{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "p"}}
-			up.Status.Targets = []v1alpha1.TargetStatus{{Name: "db"}}
+			up.Status.Targets = []v1alpha1.TargetStatus{{Name: "db", Partition: new(int32)}}
 			s, err := World(t.Context(), reader(t, set), blank{}, up, 1, session.View{})
 			if err != nil {
 				t.Fatal(err)

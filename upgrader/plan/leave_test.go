@@ -144,6 +144,14 @@ func TestLeaving(t *testing.T) {
 			want: []string{"leave, bar web"}, reason: Leaving,
 		},
 		{
+			name: "a set that it always had to leave alone is not touched",
+			world: leaving(func(w *World) {
+				settled(w)
+				w.web().Armed, w.web().Listed = false, false
+			}),
+			want: []string{"leave"}, reason: Leaving,
+		},
+		{
 			name: "a plan whose target is gone leaves at once",
 			world: leaving(func(w *World) {
 				*w.web() = Target{Name: "web", Gone: true, Blocked: &Blocker{Reason: TargetNotFound, Message: "gone"}}
@@ -304,6 +312,13 @@ func TestATargetThatIsTakenOut(t *testing.T) {
 			name:  "one that is not armed is barred: a former leader may be about to take it over",
 			world: dropped(func(w *World) { w.Targets[1].Armed = false }),
 			want:  []string{"bar db"}, reason: Leaving,
+		},
+		{
+			name: "nobody can be about to, if the plan always had to leave it alone",
+			world: dropped(func(w *World) {
+				w.Targets[1].Armed, w.Targets[1].Listed = false, false
+			}),
+			reason: Complete,
 		},
 	})
 }

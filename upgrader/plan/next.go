@@ -92,7 +92,7 @@ func (n *next) survey() {
 	n.leases = len(n.w.Arbiter.Orphans) + len(n.w.Arbiter.Condemned)
 	for i := range n.w.Targets {
 		t := &n.w.Targets[i]
-		if t.Leaving {
+		if t.Leaving && !t.Untouched() {
 			n.work++ // it counts no more, but is still to be given back
 		}
 		if t.Blocked != nil || t.Leaving {

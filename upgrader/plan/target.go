@@ -74,7 +74,7 @@ func (n *next) blocked(i int, t *Target) {
 // that it has lost with leases on its replicas: only then can it give them back in order.
 func (n *next) arm(i int, t *Target) bool {
 	if n.leaving(t) && !t.leased() {
-		if !n.w.Policy.Deleting {
+		if !n.w.Policy.Deleting && !t.Untouched() {
 			n.act(Bar{Target: t.Name, ResourceVersion: t.ResourceVersion})
 			n.sayOf(i, rankDoing, Leaving, "%s is not taken over any more", t.Name)
 		}
@@ -99,6 +99,12 @@ func (n *next) arm(i int, t *Target) bool {
 	n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: partition, Proven: t.present(), Why: Arming})
 	n.sayOf(i, rankDoing, Arming, "taking over %s", t.Name)
 	return false
+}
+
+// Untouched says whether no leader of the plan can be about to take the set over: the status
+// never said that one may, and need not say so now.
+func (t *Target) Untouched() bool {
+	return !t.Listed && !t.Armed && !t.Unread && !t.leased() && (t.Blocked != nil || t.Leaving)
 }
 
 // uniform says whether no rollout is under way: every pod is at the one revision.

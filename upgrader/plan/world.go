@@ -127,8 +127,8 @@ type Target struct {
 	// Barred: Bar was carried out since the world was read. The plan's status need not name
 	// the set any more.
 	Barred bool
-	// Listed: the plan's status names the set, so that it is given back also when the spec
-	// names it no more. It is not taken over before.
+	// Listed: the plan's status says that it may have taken the set over, so that it is given
+	// back also when the spec names it no more. It is not taken over before.
 	Listed bool
 	// Unread: the set may be armed by this plan, but the annotation cannot be read; Blocked
 	// says why. The plan cannot leave before it can be.

@@ -35,7 +35,7 @@ func Of(old *v1alpha1.UpgradePlanStatus, generation int64, w *plan.World, d plan
 	}
 	for i := range w.Targets {
 		t := &w.Targets[i]
-		if t.Barred {
+		if t.Barred || t.Leaving && t.Untouched() {
 			continue // nothing is left to be given back
 		}
 		ts := target(t, d.Targets[i])
@@ -78,7 +78,7 @@ func target(t *plan.Target, remark plan.Remark) v1alpha1.TargetStatus {
 		Replicas: int32(len(t.Pods)), //nolint:gosec // a set has fewer replicas than 2^31
 		Reason:   string(remark.Reason), Message: remark.Message,
 	}
-	if !t.Gone {
+	if !t.Gone && !t.Untouched() {
 		ts.Partition = &t.Partition
 	}
 	return ts

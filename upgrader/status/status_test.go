@@ -161,6 +161,34 @@ func TestCounters(t *testing.T) {
 	}
 }
 
+// By the partition in its status a plan knows which sets it may have taken over.
+func TestASetThatThePlanMayNotTouchIsShownWithoutItsPartition(t *testing.T) {
+	blocked := &plan.Blocker{Reason: plan.ContainerNotFound, Message: "no such container"}
+	for _, c := range []struct {
+		name         string
+		set          func(*plan.Target)
+		shown, known bool
+	}{
+		{"it is to be taken over", func(*plan.Target) {}, true, true},
+		{"bad input keeps it from being taken over", func(t *plan.Target) { t.Blocked = blocked }, true, false},
+		{"bad input came after it could have been", func(t *plan.Target) { t.Blocked, t.Listed = blocked, true }, true, true},
+		{"it is taken over", func(t *plan.Target) { t.Armed, t.Blocked = true, blocked }, true, true},
+		{"nobody knows whether it is", func(t *plan.Target) { t.Unread, t.Blocked = true, blocked }, true, true},
+		{"it was dropped, and is to be barred", func(t *plan.Target) { t.Leaving, t.Listed = true, true }, true, true},
+		{"it was dropped, and nobody ever could", func(t *plan.Target) { t.Leaving = true }, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := world(2)
+			w.Targets[0].Armed = false
+			c.set(&w.Targets[0])
+			s := Of(&v1alpha1.UpgradePlanStatus{}, 1, w, decision(plan.Arming), nil, now)
+			if shown := len(s.Targets) == 1; shown != c.shown || shown && (s.Targets[0].Partition != nil) != c.known {
+				t.Errorf("the status has %+v", s.Targets)
+			}
+		})
+	}
+}
+
 func TestProgressTime(t *testing.T) {
 	began := Of(&v1alpha1.UpgradePlanStatus{}, 1, world(2), decision(plan.Updating), nil, now)
 	later := now.Add(time.Minute)
