@@ -1,90 +1,29 @@
 package main
 
 import (
-	"context"
-	"net/http"
-	"net/http/httptest"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"k8s.io/client-go/rest"
-	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"offduty.dev/cmd/internal/electiontest"
 )
 
-// electing is an API server that knows what a manager asks for and is out of order
-// otherwise, and tells of the first request for a Lease.
-func electing(t *testing.T) (url string, asked <-chan struct{}) {
-	t.Helper()
-	first := make(chan struct{})
-	once := sync.OnceFunc(func() { close(first) })
-	discovery := map[string]string{
-		"/api":                         `{"kind": "APIVersions", "versions": ["v1"]}`,
-		"/api/v1":                      `{"kind": "APIResourceList", "groupVersion": "v1", "resources": [{"name": "pods", "kind": "Pod", "namespaced": true}]}`,
-		"/apis":                        `{"kind": "APIGroupList", "groups": [{"name": "apps.kruise.io", "versions": [{"groupVersion": "apps.kruise.io/v1beta1", "version": "v1beta1"}]}]}`,
-		"/apis/apps.kruise.io/v1beta1": `{"kind": "APIResourceList", "groupVersion": "apps.kruise.io/v1beta1", "resources": [{"name": "statefulsets", "kind": "StatefulSet", "namespaced": true}]}`,
-	}
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if answer, ok := discovery[r.URL.Path]; ok {
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write([]byte(answer)) // a client that is gone needs none
-			return
-		}
-		if strings.Contains(r.URL.Path, "/leases") {
-			once() // the election has begun
-		}
-		http.Error(w, "not now", http.StatusServiceUnavailable)
-	}))
-	t.Cleanup(api.Close)
-	return api.URL, first
-}
-
-// The alerts ask for leader_election_master_status by this name.
 func TestTheElectionHasItsNameInTheMetrics(t *testing.T) {
-	url, asked := electing(t)
 	o := &options{
 		metrics: "0", probes: "0", elect: true, namespace: "sys",
 		leaseDuration: 15 * time.Second, renewDeadline: 10 * time.Second, retryPeriod: 2 * time.Second,
 	}
-	cfg := &rest.Config{Host: url}
-	lock, err := election(cfg, o, "me")
-	if err != nil {
-		t.Fatal(err)
-	}
-	scheme, err := newScheme()
-	if err != nil {
-		t.Fatal(err)
-	}
-	mgr, err := o.manager(cfg, scheme, lock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- mgr.Start(ctx) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
+	electiontest.HasName(t, "offduty-upgrader", func(cfg *rest.Config) (manager.Manager, error) {
+		lock, err := election(cfg, o, "me")
+		if err != nil {
+			return nil, err
 		}
-	}()
-	select {
-	case <-asked:
-	case err := <-done:
-		t.Fatal(err)
-	}
-	families, err := ctrlmetrics.Registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, f := range families {
-		if f.GetName() == "leader_election_master_status" {
-			names = append(names, f.GetMetric()[0].GetLabel()[0].GetValue())
+		scheme, err := newScheme()
+		if err != nil {
+			return nil, err
 		}
-	}
-	if len(names) != 1 || names[0] != "offduty-upgrader" {
-		t.Errorf("names are %q", names)
-	}
+		return o.manager(cfg, scheme, lock)
+	})
 }
