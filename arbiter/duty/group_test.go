@@ -34,7 +34,9 @@ type world struct {
 	ctx      context.Context //nolint:containedctx // of the test
 	settings duty.Settings
 	pods     map[string]roster.Pod
-	stop     func()
+	// seen is the instance that somebody believes a replica to run as.
+	seen string
+	stop func()
 }
 
 // begin runs a group with n slots, as a new process would.
