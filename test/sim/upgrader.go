@@ -341,9 +341,13 @@ func (u *upgrader) replica(name string, target int, state snapshot, blocked bool
 	return r, stale
 }
 
-// changes is kruise.Changes.
+// changes is kruise.Changes of what observe.before says.
 func changes(set *Set) []string {
-	if set.Image == imageOf(set.CurrentRevision) {
+	before := set.CurrentRevision
+	if set.Proven != "" || set.Plan != "" && set.CurrentRevision == set.UpdateRevision {
+		before = set.Proven
+	}
+	if before != "" && set.Image == imageOf(before) {
 		return nil
 	}
 	return []string{set.Image}

@@ -309,12 +309,12 @@ func NotInPlace(from, to *appsv1.ControllerRevision) string {
 }
 
 // Changes lists the images that the rollout of a set brings: those of its template, as far as
-// current, the revision before, does not have them. Images that a plan wants and has not
+// the revision before does not have them; all, if that is not known. Images that a plan wants and has not
 // written yet are not among them: whatever fails in the set does not fail because of these.
-func Changes(set *kruisev1beta1.StatefulSet, current *appsv1.ControllerRevision) []string {
+func Changes(set *kruisev1beta1.StatefulSet, before *appsv1.ControllerRevision) []string {
 	old := map[string]bool{}
-	if current != nil {
-		if t, err := templateOf(current); err == nil {
+	if before != nil {
+		if t, err := templateOf(before); err == nil {
 			for i := range t.Spec.Containers {
 				old[t.Spec.Containers[i].Image] = true
 			}

@@ -236,7 +236,6 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	t.CurrentRevision, t.UpdateRevision = set.Status.CurrentRevision, set.Status.UpdateRevision
 	t.Partition = kruise.Partition(set)
 	t.Observed = set.Status.ObservedGeneration == set.Generation && t.UpdateRevision != ""
-	t.Changes = kruise.Changes(set, revisions[t.CurrentRevision])
 	t.TemplateSeen = t.Observed
 	if rev := revisions[t.UpdateRevision]; rev != nil && !t.TemplateSeen {
 		t.TemplateSeen = kruise.IsTemplate(set, rev)
@@ -246,10 +245,8 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 		s.unread(t, err)
 		return nil // shown in the plan
 	}
-	if armed != nil {
-		armed.Prove(t.CurrentRevision, func(revision string) bool { return anyVerified(pods, revision) })
-		t.Proven = armed.Proven
-	}
+	t.Proven = proven(t, armed, pods)
+	t.Changes = kruise.Changes(set, revisions[before(t, armed != nil)])
 	if armed != nil && armed.Plan == string(s.Plan.UID) {
 		s.armed(t, set, armed)
 	}
@@ -298,6 +295,26 @@ func (s *Scene) armed(t *plan.Target, set *kruisev1beta1.StatefulSet, armed *kru
 	if armed.Original.Partition != nil {
 		t.OriginalPartition = *armed.Original.Partition
 	}
+}
+
+// proven is the revision at which the set was last at rest; "": nobody has noted one.
+func proven(t *plan.Target, armed *kruise.Armed, pods map[string]*corev1.Pod) string {
+	if armed == nil {
+		return ""
+	}
+	armed.Prove(t.CurrentRevision, func(revision string) bool { return anyVerified(pods, revision) })
+	return armed.Proven
+}
+
+// before is the revision to which the set's template is a change: the one at which it was last
+// at rest. Of a set that has not been taken over Kruise's word is all there is; of one that has, it
+// is worth nothing when it names the new revision: Kruise says so, too, when it has lost the
+// last pod of the one before.
+func before(t *plan.Target, armed bool) string {
+	if t.Proven != "" || armed && t.CurrentRevision == t.UpdateRevision {
+		return t.Proven
+	}
+	return t.CurrentRevision
 }
 
 func anyVerified(pods map[string]*corev1.Pod, revision string) bool {

@@ -89,3 +89,26 @@ func FuzzPolicy(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatARolloutChangesIsWhatTheSetWasAtRestWith(t *testing.T) {
+	for _, c := range []struct {
+		name, proven, current string
+		armed                 bool
+		want                  string
+	}{
+		{"a set that is not taken over: Kruise's word", "", "v1", false, "v1"},
+		{"one at rest that is not taken over brings nothing new", "", "v2", false, "v2"},
+		{"one that was at rest", "v1", "v1", true, "v1"},
+		{"one whose last old pod was lost, so that Kruise calls the new revision the current one", "v1", "v2", true, "v1"},
+		{"one at rest at its update revision", "v2", "v2", true, "v2"},
+		{"one that was never seen at rest", "", "v1", true, "v1"},
+		{"nobody knows what one was that was never seen at rest, and has lost its last old pod", "", "v2", true, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &plan.Target{Proven: c.proven, CurrentRevision: c.current, UpdateRevision: "v2"}
+			if got := before(s, c.armed); got != c.want {
+				t.Errorf("it is %q, want %q", got, c.want)
+			}
+		})
+	}
+}
