@@ -203,6 +203,7 @@ var faults = []fault{
 	one("a new leader does not adopt", arbitrate, `case !a.Adopted:`, `case false:`, "6"),
 	one("leases that are there do not count against maxUnavailable", arbitrate,
 		`return max(m, 1) - n.leases`, `return max(m, 1)`, "2"),
+	one("a percentage is rounded up", arbitrate, `m = m * n.total / 100`, `m = (m*n.total + 99) / 100`, "2"),
 	one("duty is handed over to replicas that are not upgraded", arbitrate,
 		`StepOf(n.w, t, r, n.now) == StepUpgraded {
 				to`, `StepOf(n.w, t, r, n.now) != StepMissing {
@@ -252,6 +253,10 @@ var faults = []fault{
 	one("TTLs are counted by the wall clock", ages, `return l.Phase == Leased && seen && now.Sub(since) >= l.TTL`,
 		`since = l.GrantedAt; return l.Phase == Leased && seen && now.Sub(since) >= l.TTL`, "6"),
 
+	one("ages are kept without the monotonic clock", ages, `since[k] = now
+		if`, `since[k] = now.Round(0)
+		if`, "6").and(ages, `a.since[age{l.ID, Leased}] = now`, `a.since[age{l.ID, Leased}] = now.Round(0)`),
+
 	// Who may be leased.
 	one("duty is not looked at", rules, `case !m.Idle:`, `case false:`, "1"),
 	one("duty, floor and instance are not checked again at the pin", rules,
@@ -280,6 +285,7 @@ var faults = []fault{
 	one("a replica whose hold Kruise has not seen gets duty", rosterGo, `if !s.in.Holders || p.Held || p.Revision == "" {`, `if true {`, "1"),
 	one("an old acknowledgement counts", rosterGo, `case talks && a.Acked == mem.Generation && a.AckedDuty`, `case talks && a.AckedDuty`, "1"),
 	one("who lost duty is idle at once", rosterGo, `mem.Assigned, mem.Duty = false, Working`, `mem.Assigned, mem.Duty = false, Idle`, "1"),
+	one("when an answer runs out is read from the wall clock", rosterGo, `if a.Telling || a.ToldUntil.After(s.in.Now) {`, `if a.Telling || a.ToldUntil.After(s.in.Now.Round(0)) {`, "1"),
 	one("who may have heard an earlier answer is idle", rosterGo, `if a.Telling || a.ToldUntil.After(s.in.Now) {`, `if a.Telling {`, "1"),
 
 	// What is written.

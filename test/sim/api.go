@@ -40,7 +40,8 @@ type Pod struct {
 	ContainersReady bool
 	InPlaceReady    bool
 	Ready           bool
-	FitSince        time.Time
+	FitSince        time.Time // of the container
+	OpenSince       time.Time // of Kruise's condition
 	Started         time.Time
 	// Record and RecordImage are Kruise's record of the last update: is there one, and
 	// what the status named then.
@@ -50,13 +51,30 @@ type Pod struct {
 	// Named: the container runtime names images as the template does, and not, as containerd
 	// does with short names, by registry and library.
 	Named bool
+	// Waiting is why the container does not run; "": it does, or has not been tried yet.
+	Waiting string
+	// Failed: the pod has ended for good.
+	Failed bool
+	// Node on which it is. Nobody but the models knows the rest: how often its container is
+	// still to end, and until when its probe fails.
+	Node        int
+	Crashes     int
+	UnwellUntil time.Time
 	// Grace is the revision whose image Kruise holds back for the grace period.
 	Grace   string
 	GraceAt time.Time
 }
 
 func (p *Pod) released() bool { return !p.Hold && p.Grant && p.Note.ID != "" }
-func (p *Pod) fit() bool      { return p.ContainersReady && p.InPlaceReady }
+func (p *Pod) fit() bool      { return p.ContainersReady && p.InPlaceReady && !p.Failed }
+
+// fitSince is kruise.Fit's.
+func (p *Pod) fitSince() time.Time {
+	if p.OpenSince.After(p.FitSince) {
+		return p.OpenSince
+	}
+	return p.FitSince
+}
 
 // completed is Kruise's own rule for one container (pkg/util/inplaceupdate/inplace_update_defaults.go:427):
 // the status has another image ID than before, or the very name that is wanted. Nothing
@@ -297,4 +315,15 @@ func (a *API) patchSet(name string, rv int, fn func(*Set)) (Set, error) {
 	a.sets[name] = s
 	a.setLog = append(a.setLog, s)
 	return s, nil
+}
+
+// waiting is the kubelet's reason for a container that does not run and will not by itself.
+func (p *Pod) waiting() string {
+	switch {
+	case p.Running != "" || p.Failed:
+		return ""
+	case p.Waiting == "" && broken(p.Image):
+		return imagePull
+	}
+	return p.Waiting
 }

@@ -24,6 +24,7 @@ type arbiter struct {
 	memory    *roster.Memory
 	att       map[string]*roster.Attendance
 	inherited time.Time
+	began     time.Time
 	cache     *Cache
 	// What is judged by (judge.go), and the arbiter does not know: revisions that may have
 	// duty, the term of each holder's last adopter, and when leases were last renewed.
@@ -62,13 +63,15 @@ func newArbiter(s *Sim) *arbiter {
 	return a
 }
 
-// restart forgets everything that is not in the record.
+// restart forgets everything that is not in the record. The process may come back on another
+// host.
 func (a *arbiter) restart() {
+	a.began, a.s.clocks.arbiter = a.s.now, a.s.wrong()
 	a.known = nil
 	a.memory, a.att, a.ages = roster.NewMemory(), map[string]*roster.Attendance{}, lease.Ages{}
-	a.ages.Observe(&a.table, a.s.now)
+	a.ages.Observe(&a.table, a.now())
 	if len(a.record.Members) > 0 {
-		a.inherited = a.s.now.Add(a.s.cfg.Roster.Lifetime)
+		a.inherited = a.now().Add(a.s.cfg.Roster.Lifetime)
 	}
 	a.cache.list(a.s.api)
 }
@@ -85,7 +88,7 @@ func (a *arbiter) podsNow() map[string]roster.Pod {
 	out := make(map[string]roster.Pod, len(a.cache.pods))
 	for n, p := range a.cache.pods {
 		out[n] = roster.Pod{
-			Instance: p.UID, Revision: p.Revision, Ready: p.Ready, Terminating: p.Terminating, LeaseID: p.Note.ID,
+			Instance: p.UID, Revision: p.Revision, Ready: p.Ready, Terminating: p.Terminating, LeaseID: p.Note.ID, Down: p.Running == "",
 			Held: p.Hold && p.State != plan.StateAbsent && p.State != plan.StateUpdated,
 		}
 	}
@@ -103,7 +106,7 @@ func (a *arbiter) input() roster.Input {
 	in := roster.Input{
 		Config: a.s.cfg.Roster, Pods: a.pods(), Attendance: map[string]roster.Attendance{},
 		Leased:  func(name string) bool { _, ok := a.table.Leases[name]; return ok && a.s.cfg.Without != Ban },
-		Holders: len(a.table.Holders) > 0, Now: a.s.now,
+		Holders: len(a.table.Holders) > 0, Now: a.now(),
 	}
 	for name := range a.record.Members {
 		in.Attendance[name] = a.attendance(name)
@@ -137,14 +140,15 @@ func (a *arbiter) rules() policy.Rules {
 // do runs one call of the group's loop: leases expire, fn decides, duty follows, watchers
 // are told.
 func (a *arbiter) do(fn func(now time.Time)) {
-	now := a.s.now
+	now := a.now()
 	a.loosen(now)
 	leases := maps.Clone(a.table.Leases)
 	for _, l := range a.table.Expire(&a.ages, now) {
 		a.s.tell("arbiter", "the lease %s on %s has expired", l.ID, l.Replica)
 	}
-	a.expired(leases, now)
+	a.expired(leases)
 	fn(now)
+	a.stored()
 	a.ages.Observe(&a.table, now)
 	a.prove()
 	was := maps.Clone(a.record.Members)
@@ -158,6 +162,23 @@ func (a *arbiter) do(fn func(now time.Time)) {
 		}
 	}
 	a.publish()
+}
+
+// now is what the arbiter's clock shows.
+func (a *arbiter) now() time.Time {
+	now := a.s.read(a.s.clocks.arbiter)
+	if a.s.cfg.Without == Monotonic {
+		return now.Round(0)
+	}
+	return now
+}
+
+// stored is what a record does to times: it has no monotonic reading.
+func (a *arbiter) stored() {
+	for name, l := range a.table.Leases {
+		l.GrantedAt, l.PinnedAt = l.GrantedAt.Round(0), l.PinnedAt.Round(0)
+		a.table.Leases[name] = l
+	}
 }
 
 func (a *arbiter) publish() {
@@ -229,7 +250,7 @@ func (a *arbiter) attend(p *Pod, acked int64, duty roster.Duty) (working bool, g
 
 // sent says that the answer is on its way.
 func (a *arbiter) sent(t *roster.Attendance) {
-	if until := a.s.now.Add(a.s.cfg.Roster.Lifetime); t.Telling && until.After(t.ToldUntil) {
+	if until := a.now().Add(a.s.cfg.Roster.Lifetime); t.Telling && until.After(t.ToldUntil) {
 		t.ToldUntil = until
 	}
 	t.Telling = false
@@ -263,7 +284,7 @@ func (p *app) works(now time.Time) bool { return p.working && now.Before(p.until
 
 // stepApp lets the application of a pod report, or receive the answer.
 func (s *Sim) stepApp(p Pod) {
-	if p.Running == "" {
+	if p.Running == "" || s.lost(p) {
 		return
 	}
 	w := s.apps[p.UID]

@@ -6,6 +6,9 @@ import "math/rand/v2"
 // seed, or a Tape on which the throws of an earlier run are noted.
 type dice struct {
 	rnd *rand.Rand
+	// own is for what was added later to the beginning of a run: what stood there before is
+	// thrown as ever.
+	own *rand.Rand
 	// noted are the throws of this run, if they are wanted; replayed those to be repeated.
 	noted, replayed *Tape
 	// left are the throws of this tick that are still to be repeated; over: there are none
@@ -24,7 +27,12 @@ type Tape struct {
 	Trouble int
 }
 
-func newDice(seed, stream uint64) *dice { return &dice{rnd: rand.New(rand.NewPCG(seed, stream))} }
+func newDice(seed, stream uint64) *dice {
+	return &dice{rnd: rand.New(rand.NewPCG(seed, stream)), own: rand.New(rand.NewPCG(seed, stream+ownStream))}
+}
+
+// ownStream is any number. With this one the seeds that tests name are as they were.
+const ownStream = 1000
 
 // setup begins the throws that decide the beginning, which are few and not shrunk.
 func (d *dice) setup() {
@@ -46,11 +54,13 @@ func (d *dice) tick(n int) {
 }
 
 // IntN throws: a number below n.
-func (d *dice) IntN(n int) int {
+func (d *dice) IntN(n int) int { return d.throw(d.rnd, n) }
+
+func (d *dice) throw(rnd *rand.Rand, n int) int {
 	v := 0
 	switch {
 	case d.replayed == nil || d.over:
-		v = d.rnd.IntN(n)
+		v = rnd.IntN(n)
 	case len(d.left) > 0:
 		v, d.left = min(d.left[0], n-1), d.left[1:]
 	}

@@ -43,7 +43,7 @@ var events = []event{
 	}},
 	{"an application reports, or hears its duty", 10, func(s *Sim, _ *kruise) bool {
 		runs := false
-		s.somePod(func(p Pod) { runs = p.Running != ""; s.stepApp(p) })
+		s.somePod(func(p Pod) { runs = p.Running != "" && !s.lost(p); s.stepApp(p) })
 		return runs
 	}},
 	{"a kubelet acts", 9, func(s *Sim, _ *kruise) bool {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"offduty.dev/arbiter/lease"
 	"offduty.dev/arbiter/roster"
@@ -111,8 +110,23 @@ func unconfirmed(t *plan.Target) string {
 	return ""
 }
 
-// judgeAcquire judges whom leases are asked for.
+// judgeAcquire judges whom leases are asked for, and how many.
 func (s *Sim) judgeAcquire(u *upgrader, w *plan.World, a plan.Acquire) {
+	total, leases := 0, len(w.Arbiter.Orphans)+len(w.Arbiter.Condemned)
+	for i := range w.Targets {
+		t := &w.Targets[i]
+		for j := range t.Pods {
+			if t.Pods[j].Lease != nil {
+				leases++
+			}
+		}
+		if t.Blocked == nil && !t.Leaving {
+			total += len(t.Pods)
+		}
+	}
+	if most := s.limit(total); leases+a.Max > most {
+		s.fail("2: %s asks for %d leases and has %d, maxUnavailable is %d of %d replicas", u.name, a.Max, leases, most, total)
+	}
 	for _, c := range a.Candidates {
 		switch t, r := replicaOf(w, c.Replica); {
 		case unconfirmed(t) != "":
@@ -192,7 +206,7 @@ func (s *Sim) judgeCommit(u *upgrader, w *plan.World, a plan.Commit) {
 		s.fail("1: %s releases the hold of %s, of which the arbiter says that it works", u.name, a.Pod)
 	case r.Lease == nil || r.Lease.Lost || r.Lease.Instance != r.UID || r.Fenced >= r.Lease.Token || r.Note != plan.Note{ID: r.Lease.ID, Token: r.Lease.Token}:
 		s.fail("1: %s releases the hold of %s, and has no lease on it any more: %+v", u.name, a.Pod, r.Lease)
-	case r.Gated && (!r.GateClosed || r.Ready && s.now.Sub(r.GateSince) < w.Policy.DrainTimeout):
+	case r.Gated && (!r.GateClosed || r.Ready && u.now().Sub(r.GateSince) < w.Policy.DrainTimeout):
 		s.fail("1: %s releases the hold of %s, which is not drained", u.name, a.Pod)
 	case w.Policy.Paused, w.Policy.Deleting, t.Leaving, t.TemplatePending:
 		s.fail("3: %s releases the hold of %s, which should be taken back", u.name, a.Pod)
@@ -316,7 +330,8 @@ func (a *arbiter) obeys(u *upgrader) {
 }
 
 // expired is called with the leases that were there before time was looked at.
-func (a *arbiter) expired(before map[string]lease.Lease, now time.Time) {
+func (a *arbiter) expired(before map[string]lease.Lease) {
+	now := a.s.now
 	for name, was := range before {
 		switch l, ok := a.table.Leases[name]; {
 		case !ok:
@@ -326,6 +341,15 @@ func (a *arbiter) expired(before map[string]lease.Lease, now time.Time) {
 			a.s.fail("1: the pin on %s has expired", name)
 		case now.Sub(a.renewed[l.ID]) < l.TTL:
 			a.s.fail("6: the lease on %s expires %s after it was renewed, its TTL is %s", name, now.Sub(a.renewed[l.ID]), l.TTL)
+		}
+	}
+	for name, l := range a.table.Leases {
+		since := a.renewed[l.ID]
+		if since.Before(a.began) {
+			since = a.began // no process knows how long another one has known a lease
+		}
+		if age := now.Sub(since); l.Phase == lease.Leased && age >= l.TTL && a.s.cfg.Without != Expiring {
+			a.s.fail("6: the lease on %s goes on %s after it was renewed, its TTL is %s", name, age, l.TTL)
 		}
 	}
 }

@@ -37,6 +37,9 @@ func (s *Sim) restartKruise() {
 	}
 }
 
+// now is the wall clock of Kruise's host: it compares it with what stands in objects.
+func (k *kruise) now() time.Time { return k.s.read(k.s.clocks.kruise).Round(0) }
+
 // step goes on with the sync that is under way, or begins one.
 func (k *kruise) step() {
 	if k.sync == nil {
@@ -77,17 +80,29 @@ func (k *kruise) reconcile(pause func()) {
 }
 
 // scale creates the pods that are missing (K :424, :1120), refreshes the rest (K :1170),
-// and deletes those beyond the replicas. It returns false when the round ends here.
+// and deletes those beyond the replicas. It returns false when the round ends here: one pod
+// that has failed keeps Kruise from all that come after it, and from any update, until it is
+// gone.
 func (k *kruise) scale(pause func(), set Set, pods map[string]Pod, current, update string) bool {
 	for i := range set.Replicas {
 		name := set.member(i)
 		p, ok := pods[name]
+		if p.Failed { // K :1099: it is removed, and the round ends here
+			if !p.Terminating {
+				pause()
+				if _, err := k.s.api.patchPod(name, p.UID, 0, func(q *Pod) { q.Terminating = true }); err == nil {
+					k.s.tell("kruise", "removes %s, which has failed", name)
+				}
+			}
+			return false
+		}
 		if !ok {
 			rev := update
 			if k.currentNeeded(set, pods, name, update) {
 				rev = current
 			}
 			p = k.s.newborn(set.Name, name, rev)
+			k.s.schedule(&p)
 			pause()
 			if err := k.s.api.create(p); err != nil {
 				return false
@@ -182,7 +197,7 @@ func (k *kruise) setState(name string, state plan.State) {
 // condition is True unless an update is unfinished. It re-reads the pod before it writes.
 func (k *kruise) refreshCondition(pause func(), p Pod) {
 	if p.Grace != "" {
-		if k.s.now.Sub(p.GraceAt) >= k.grace {
+		if k.now().Sub(p.GraceAt) >= k.grace {
 			pause()
 			k.s.change(p.Name, "kruise", "patches the image after the grace period", func(q *Pod) {
 				if q.Grace != "" && q.Grace == q.Revision { // I :194, finishGracePeriod
@@ -199,7 +214,11 @@ func (k *kruise) refreshCondition(pause func(), p Pod) {
 		return
 	}
 	pause()
-	_, _ = k.s.api.patchPod(p.Name, "", 0, func(q *Pod) { q.InPlaceReady = true })
+	_, _ = k.s.api.patchPod(p.Name, "", 0, func(q *Pod) {
+		if !q.InPlaceReady {
+			q.InPlaceReady, q.OpenSince = true, k.now().Truncate(time.Second)
+		}
+	})
 }
 
 // roll is rollingUpdateStatefulsetPods (K :530).
@@ -291,12 +310,12 @@ func (k *kruise) inPlace(pause func(), p Pod, set Set, update string) {
 	pause()
 	k.s.disturbed(set, p, "Kruise updates it")
 	k.s.change(p.Name, "kruise", "updates it to "+update, func(q *Pod) {
-		q.Revision, q.Record, q.Recorded = update, true, k.s.now.Truncate(time.Second)
+		q.Revision, q.Record, q.Recorded = update, true, k.now().Truncate(time.Second)
 		if p.State != plan.StateAbsent {
 			q.State = plan.StateUpdating
 		}
 		if k.grace > 0 {
-			q.Grace, q.GraceAt, q.RecordImage = update, k.s.now, q.Ran
+			q.Grace, q.GraceAt, q.RecordImage = update, k.now(), q.Ran
 			return
 		}
 		q.Grace = ""

@@ -30,6 +30,7 @@ const (
 )
 
 var (
+	hostForm  = regexp.MustCompile(`^(the (upgrader|arbiter|API server|nodes)|Kruise)$`)
 	actorForm = regexp.MustCompile(`^(Kruise|the (upgrader|arbiter|applications|kubelets)|the (application|kubelet) of [a-z]+-\d)$`)
 	newsForm  = regexp.MustCompile(`^(Kruise hears of (pods|sets)|the upgrader hears of (pods|sets|duty|the plan))$`)
 )
@@ -116,6 +117,8 @@ func init() {
 		act("the floor is <n>", func(d *director, w words) error { d.s.cfg.Floor = number(w[0]); return nil }),
 		act("<n> may be leased", func(d *director, w words) error { d.s.cfg.MaxLeased = number(w[0]); return nil }),
 		act("<n> may be unavailable", func(d *director, w words) error { d.most = number(w[0]); return nil }),
+		act("<n>% may be unavailable", func(d *director, w words) error { d.most, d.percent = number(w[0]), true; return nil }),
+		act("replicas are to be ready for <time>", func(d *director, w words) error { d.s.cfg.MinReady = span(w[0]); return nil }),
 		act("a lease lasts <time>", func(d *director, w words) error { d.s.cfg.TTL = span(w[0]); return nil }),
 		act("Kruise waits <time> before it changes an image", func(d *director, w words) error { d.s.cfg.Grace = span(w[0]); return nil }),
 		act("<pods> are to work", func(d *director, w words) error { d.workers = list(w[0]); return nil }),
@@ -147,7 +150,7 @@ func init() {
 		is("the former leader has ended", func(s *Sim, _ words) bool { return len(s.frozen) == 0 }),
 		is("all is done", func(s *Sim, _ words) bool { return s.Done() }),
 	}
-	storyForms = slices.Concat(directions, incidents)
+	storyForms = slices.Concat(directions, incidents, moreIncidents)
 }
 
 // directions say what is awaited and expected, and who acts.

@@ -102,7 +102,7 @@ func (s *Sim) goes(u *upgrader) {
 
 // writeStatus is status.Of as far as the planner reads it again, and the write of it.
 func (s *Sim) writeStatus(u *upgrader, w *plan.World, now time.Time) {
-	old := &u.doing
+	old, now := &u.doing, now.Round(0)
 	steps, shown := map[string]lastStep{}, map[string]string{}
 	for i := range w.Targets {
 		t := &w.Targets[i]

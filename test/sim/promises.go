@@ -23,8 +23,8 @@ func (s *Sim) check() {
 	if served > s.most-s.cfg.Floor {
 		s.fail("2: %d of %d serving replicas are leased, the floor is %d", served, s.most, s.cfg.Floor)
 	}
-	if n := len(s.arb.table.Leases); n > s.policy.MaxUnavailable {
-		s.fail("2: %d replicas are leased, maxUnavailable is %d", n, s.policy.MaxUnavailable)
+	if n := len(s.arb.table.Leases); n > s.limit(s.most) {
+		s.fail("2: %d replicas are leased, maxUnavailable is %d", n, s.limit(s.most))
 	}
 }
 

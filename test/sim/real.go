@@ -2,7 +2,6 @@ package sim
 
 import (
 	"context"
-	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -33,7 +32,7 @@ type stack struct {
 }
 
 func newStack(u *upgrader) *stack {
-	now := func() time.Time { return u.s.now }
+	now := u.now
 	r := &stack{u: u, ctx: log.IntoContext(context.Background(), logr.Discard())}
 	leader := &controller.Leader{Fixed: u.term, Identity: u.name}
 	kube := newKube(u)

@@ -86,7 +86,7 @@ func (l *line) Adopt(_ context.Context, _, holder string, term int64, identity s
 		token, leases, refusal := a.table.Adopt(r, false)
 		for _, x := range leases {
 			a.ages.Renew(x, now)
-			a.renewed[x.ID] = now
+			a.renewed[x.ID] = a.s.now
 		}
 		if refusal == nil {
 			a.adopts(l.u)
@@ -148,7 +148,7 @@ func (l *line) Renew(_ context.Context, _ string, refs []client.LeaseRef) ([]cli
 			x, no := a.table.Renew(lease.Ref(ref), &a.ages, now)
 			if no == nil {
 				a.ages.Renew(*x, now)
-				a.renewed[x.ID] = now
+				a.renewed[x.ID] = a.s.now
 				a.obeys(l.u)
 			}
 			out[i] = client.RenewResult{ID: ref.ID, Refusal: clientRefusal(no)}

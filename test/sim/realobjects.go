@@ -65,7 +65,9 @@ func typedPod(p *Pod) *corev1.Pod {
 	}
 	o.Spec.Containers = []corev1.Container{{Name: container, Image: p.Image}}
 	o.Spec.ReadinessGates = gates(p.Gated)
-	o.Status.Phase = corev1.PodRunning
+	if o.Status.Phase = corev1.PodRunning; p.Failed {
+		o.Status.Phase = corev1.PodFailed
+	}
 	o.Status.Conditions = conditions(p)
 	o.Status.ContainerStatuses = []corev1.ContainerStatus{containerStatus(p)}
 	return o
@@ -112,9 +114,11 @@ func imageID(image string) string {
 }
 
 func conditions(p *Pod) []corev1.PodCondition {
-	since := metav1.NewTime(p.FitSince.Truncate(time.Second))
 	condition := func(t corev1.PodConditionType, is bool) corev1.PodCondition {
-		c := corev1.PodCondition{Type: t, Status: corev1.ConditionFalse, LastTransitionTime: since}
+		c := corev1.PodCondition{Type: t, Status: corev1.ConditionFalse, LastTransitionTime: metav1.NewTime(p.FitSince)}
+		if t == appspub.InPlaceUpdateReady {
+			c.LastTransitionTime = metav1.NewTime(p.OpenSince)
+		}
 		if is {
 			c.Status = corev1.ConditionTrue
 		}
@@ -144,8 +148,10 @@ func containerStatus(p *Pod) corev1.ContainerStatus {
 	case p.Running != "":
 		c.Ready = p.ContainersReady
 		c.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(p.Started.Truncate(time.Second))}
-	case broken(p.Image):
-		c.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "no such image"}
+	case p.Failed:
+		c.State.Terminated = &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "Error"}
+	case p.waiting() != "":
+		c.State.Waiting = &corev1.ContainerStateWaiting{Reason: p.waiting(), Message: "back-off"}
 	default:
 		c.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
 	}
@@ -348,6 +354,9 @@ func (c *Config) typedPlan(p *planObject) *v1alpha1.UpgradePlan {
 	o.Spec.Paused, o.Spec.WorkingLabel = p.paused, v1alpha1.DefaultWorkingLabel
 	st := &o.Spec.Strategy
 	st.MaxUnavailable, st.Handover = new(intstr.FromInt32(int32(p.policy.MaxUnavailable))), v1alpha1.HandoverWait //nolint:gosec // a small number
+	if p.policy.Percent {
+		st.MaxUnavailable = new(intstr.FromString(strconv.Itoa(p.policy.MaxUnavailable) + "%"))
+	}
 	if p.policy.RequestHandover {
 		st.Handover = v1alpha1.HandoverRequest
 	}

@@ -30,11 +30,12 @@ const (
 	Asking                 // that an application asks before it works
 	Evidence               // that a handover is believed when it is seen
 	Proof                  // that a revision is proven before a set that looks at rest is taken for it
+	Monotonic              // that the arbiter counts time by what passes, and not by the wall clock
 )
 
 var safeguards = []string{
 	"nothing", "precondition", "pin", "hold", "ban", "partition", "priority", "lasting", "expiring",
-	"verification", "keeping", "returning", "asking", "evidence", "proof",
+	"verification", "keeping", "returning", "asking", "evidence", "proof", "monotonic",
 }
 
 // Safeguards are the names of what a run can be without.

@@ -47,7 +47,7 @@ type form struct {
 var gaps = map[string]string{
 	"<pod>": `([a-z]+-\d)`, "<pods>": `([a-z]+-\d(?:, [a-z]+-\d)*)`, "<set>": `([a-z]+)`, "<image>": `(v\d|broken)`,
 	"<n>": `(\d+)`, "<time>": `(\d+(?:ms|s|m))`, "<condition>": `(.+)`, "<request>": `(.+)`, "<actors>": `(.+)`, "<news>": `(.+)`,
-	"<reason>": `([A-Z]\w+)`, "<step>": `([A-Z]\w+)`, "<state>": `([A-Z]\w+)`, "<open>": `(open|closed)`, "<safeguard>": `([a-z]+)`,
+	"<reason>": `([A-Z]\w+)`, "<step>": `([A-Z]\w+)`, "<state>": `([A-Z]\w+)`, "<open>": `(open|closed)`, "<host>": `(.+)`, "<safeguard>": `([a-z]+)`,
 }
 
 func compile(text string) *regexp.Regexp {
@@ -209,7 +209,7 @@ func (c *Scenario) Run(without Safeguard, real bool) Ended {
 	}, true)
 	defer d.s.stop()
 	d.s.chaos, d.s.lossy = false, 0
-	d.s.policy.MaxUnavailable = d.most
+	d.s.policy.MaxUnavailable, d.s.policy.Percent = d.most, d.percent
 	d.s.plan.policy = d.s.policy
 	for _, line := range c.story {
 		d.s.tell("STORY", "%s", line.text)
@@ -235,6 +235,7 @@ type director struct {
 	never      []never
 	workers    []string
 	most       int
+	percent    bool
 	// broken is what was never to be.
 	broken error
 }

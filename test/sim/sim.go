@@ -34,6 +34,17 @@ type Config struct {
 	Without Safeguard
 	// Images of each set are wanted one after the other.
 	Images map[string][]string
+	// More goes wrong (more.go).
+	More bool
+	// Clocks go wrong.
+	Clocks bool
+	// Percent: the plan's maxUnavailable is one.
+	Percent bool
+	// Kubelets have trouble of their own. Nodes is how many there are that can be lost.
+	Kubelets bool
+	Nodes    int
+	// MinReady is the plan's minReadySeconds.
+	MinReady time.Duration
 	// What users and foreign tools do in this run.
 	Contest, BreakGlass, Deletion, Dropping, Scaling bool
 	// Unreliable: one in so many requests to the API server is lost, or its answer is, or it
@@ -76,6 +87,11 @@ type Sim struct {
 	// freeze: the leader freezes at the next request that it is about to make.
 	freeze bool
 
+	clocks clocks
+	nodes  []node
+	// noPulls is until when no image can be pulled.
+	noPulls time.Time
+
 	chaos    bool
 	lossy    int       // one answer in so many is lost; 0: none
 	cut      time.Time // the arbiter cannot be reached until then
@@ -108,22 +124,27 @@ type Sim struct {
 	broken string
 }
 
-func broken(image string) bool { return strings.HasPrefix(image, "broken") }
+// broken images cannot be pulled, crashing ones end as soon as they are started; bad is either.
+func broken(image string) bool   { return strings.HasPrefix(image, "broken") }
+func crashing(image string) bool { return strings.HasPrefix(image, "crash") }
+func bad(image string) bool      { return broken(image) || crashing(image) }
 
 // newSim returns the world of a seed: sets at rest at v1, and a plan for the next images.
 func newSim(rnd *dice, configure func(*Sim), verbose bool) *Sim {
 	rnd.setup()
 	s := &Sim{
 		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{}, onDisk: map[string]bool{},
-		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), apps: map[string]*app{}, verbose: verbose,
+		now: beginning, apps: map[string]*app{}, verbose: verbose,
 		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]int{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{}, Checks: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
 	}
 	configure(s)
+	s.nodes = make([]node, s.cfg.Nodes)
 	for _, name := range s.cfg.Sets {
 		s.install(name)
 	}
 	s.api.second = newCache(s.api)
+	s.misset()
 	cache := newCache(s.api)
 	for _, name := range s.cfg.Sets {
 		s.kruises = append(s.kruises, &kruise{s: s, set: name, cache: cache, expect: map[string]Pod{}, grace: s.cfg.Grace})
@@ -134,8 +155,11 @@ func newSim(rnd *dice, configure func(*Sim), verbose bool) *Sim {
 		s.flip()
 	}
 	s.policy = plan.Policy{
-		MaxUnavailable: 1 + s.rnd.IntN(2), RequestHandover: !s.cfg.Roster.Named,
+		MaxUnavailable: 1 + s.rnd.IntN(2), RequestHandover: !s.cfg.Roster.Named, MinReady: s.cfg.MinReady,
 		DrainTimeout: 5 * time.Second, VerifyTimeout: time.Minute, ProgressDeadline: time.Hour,
+	}
+	if s.cfg.Percent {
+		s.policy.Percent, s.policy.MaxUnavailable = true, []int{34, 50}[s.policy.MaxUnavailable-1]
 	}
 	s.createPlan()
 	s.leader = newUpgrader(s, 1)
@@ -174,6 +198,7 @@ func (s *Sim) draw(without Safeguard) {
 	if s.chance(2) {
 		c.Unreliable = 20
 	}
+	s.drawMore()
 }
 
 // install puts a set at rest into the cluster.
@@ -187,6 +212,7 @@ func (s *Sim) install(name string) {
 	})
 	for i := range set.Replicas {
 		p := s.newborn(name, set.member(i), rev)
+		s.schedule(&p)
 		p.State, p.Running, p.Ran, p.ContainersReady, p.InPlaceReady, p.Ready = plan.StateAbsent, "v1", "v1", true, true, true
 		p.Hold = false
 		if s.cfg.Gated {
@@ -208,7 +234,7 @@ func (s *Sim) chance(n int) bool { return n > 0 && s.rnd.IntN(n) == 0 }
 
 func (s *Sim) tell(who, format string, args ...any) {
 	if s.verbose {
-		s.story = append(s.story, fmt.Sprintf("%6d %8.2fs %-10s %s", s.ticks, s.now.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).Seconds(), who, fmt.Sprintf(format, args...)))
+		s.story = append(s.story, fmt.Sprintf("%6d %8.2fs %-10s %s", s.ticks, s.now.Sub(beginning).Seconds(), who, fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -253,50 +279,17 @@ func (s *Sim) somePod(fn func(Pod)) {
 	}
 }
 
-// kubelet does one thing to a pod. A container restarts in place when its image changes.
-func (s *Sim) kubelet(p Pod) {
-	switch {
-	case p.Terminating:
-		s.arb.leave(p.Name, p.UID)
-		delete(s.apps, p.UID)
-		s.api.remove(p.Name)
-		s.tell("kubelet", "%s is gone", p.Name)
-	case p.Running != "" && p.Running != p.Image:
-		s.interrupted(p)
-		s.arb.leave(p.Name, p.UID)
-		delete(s.apps, p.UID)
-		s.change(p.Name, "kubelet", "stops "+p.Running, func(q *Pod) { q.Running, q.ContainersReady, q.Ready = "", false, false })
-	case p.Running == "" && broken(p.Image): // it never starts
-	case p.Running == "" && strings.HasPrefix(p.Image, "crash"): // it ends at once, again and again
-		s.change(p.Name, "kubelet", "cannot keep up "+p.Image, func(q *Pod) { q.Ran = q.Image })
-	case p.Running == "":
-		s.change(p.Name, "kubelet", "starts "+p.Image, func(q *Pod) {
-			q.Running, q.Started = q.Image, s.now.Truncate(time.Second)
-			if q.Ran == "" || !strings.HasPrefix(q.Image, "samedigest") {
-				q.Ran = q.Image
-			}
-		})
-	case !p.ContainersReady:
-		s.change(p.Name, "kubelet", "its container is ready", func(q *Pod) { q.ContainersReady, q.FitSince = true, s.now.Truncate(time.Second) })
-	default:
-		ready := p.fit() && (!p.Gated || p.Gate == "True")
-		if ready != p.Ready {
-			s.change(p.Name, "kubelet", fmt.Sprintf("ready: %t", ready), func(q *Pod) { q.Ready = ready })
-		}
-	}
-}
-
 // broke is called when Kruise has updated a replica to a broken image. One that was lost
 // and came back broken was not ours to choose.
 func (s *Sim) broke() {
 	n := 0
 	for _, p := range s.api.pods {
-		if p.Record && broken(imageOf(p.Revision)) {
+		if p.Record && bad(imageOf(p.Revision)) {
 			n++
 		}
 	}
-	if n > s.policy.MaxUnavailable {
-		s.fail("broken image: %d replicas are lost to it, maxUnavailable is %d", n, s.policy.MaxUnavailable)
+	if n > s.limit(s.most) {
+		s.fail("broken image: %d replicas are lost to it, maxUnavailable is %d", n, s.limit(s.most))
 	}
 }
 

@@ -17,6 +17,10 @@ func (s *Sim) trouble() {
 		s.settle()
 		return
 	}
+	if s.cfg.More && s.chance(2) {
+		s.moreTrouble()
+		return
+	}
 	n := s.rnd.IntN(18)
 	kinds := []struct {
 		name string
@@ -161,7 +165,7 @@ func (s *Sim) delete() bool {
 	default:
 		s.tell("user", "deletes the plan")
 		s.edit(func(p *planObject) {
-			p.deleting, p.policy.Deleting, p.policy.DeletingSince = true, true, s.now.Truncate(time.Second)
+			p.deleting, p.policy.Deleting, p.policy.DeletingSince = true, true, s.read(s.clocks.api).Truncate(time.Second)
 		})
 		if !s.plan.finalizer {
 			s.plan = planObject{rv: s.plan.rv}
@@ -235,6 +239,8 @@ func (s *Sim) flip() bool {
 func (s *Sim) calm() {
 	s.chaos, s.lossy, s.cut, s.freeze = false, 0, time.Time{}, false
 	s.tell("chaos", "ends")
+	s.mendClocks()
+	s.well()
 	s.away = !s.here() && s.chance(2)
 	for _, name := range s.cfg.Sets {
 		for range len(s.cfg.Images[name]) {

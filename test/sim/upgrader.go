@@ -19,6 +19,7 @@ type upgrader struct {
 	s     *Sim
 	name  string
 	term  int64
+	skew  time.Duration // of its host's clock
 	cache *Cache
 	proc  *proc
 	// writes are the versions that its own writes made (apply.Writes).
@@ -73,7 +74,7 @@ type refusal struct {
 
 func newUpgrader(s *Sim, term int64) *upgrader {
 	u := &upgrader{
-		s: s, name: "upgrader" + strconv.FormatInt(term, 10), term: term, cache: newCache(s.api),
+		s: s, name: "upgrader" + strconv.FormatInt(term, 10), term: term, skew: s.wrong(), cache: newCache(s.api),
 		writes: map[string]int{}, current: map[string]bool{}, watch: len(s.arb.shown) - 1, plan: s.plan,
 	}
 	if s.chaos && s.cfg.Unreliable > 0 {
@@ -84,6 +85,9 @@ func newUpgrader(s *Sim, term int64) *upgrader {
 	}
 	return u
 }
+
+// now is what the clock of its host shows.
+func (u *upgrader) now() time.Time { return u.s.read(u.skew) }
 
 // step goes on with the reconciliation that is under way, or begins one.
 func (u *upgrader) step() {
@@ -114,7 +118,7 @@ func (u *upgrader) reconcile(pause func()) {
 	if stale {
 		return
 	}
-	now := u.s.now
+	now := u.now()
 	d := plan.Next(w, now)
 	u.last = d
 	u.s.decided(u, w, &d)
@@ -198,7 +202,7 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	if r := u.handover.refused; r != nil && r.revision == state.revision {
 		a.HandoverRefused, a.HandoverRefusedFor = &r.Blocker, r.handover
 	}
-	if r, ok := state.replicas[u.handover.from]; !ok || r.Duty == roster.Idle || u.s.now.Sub(u.handover.since) > time.Minute {
+	if r, ok := state.replicas[u.handover.from]; !ok || r.Duty == roster.Idle || u.now().Sub(u.handover.since) > time.Minute {
 		u.handover.from = ""
 	}
 	a.HandoverFrom = u.handover.from
@@ -229,7 +233,7 @@ func (u *upgrader) reconcileLeases(state snapshot) {
 
 func (u *upgrader) lease(h *held) plan.Lease {
 	pinned := h.Phase == lease.Pinned
-	valid := pinned || !h.gone && u.s.now.Before(h.until)
+	valid := pinned || !h.gone && u.now().Before(h.until)
 	h.sure = h.sure || valid
 	return plan.Lease{
 		ID: h.ID, Replica: h.Replica, Token: h.Token, Instance: h.Instance, Pinned: pinned,
@@ -408,11 +412,12 @@ func (u *upgrader) fill(r *plan.Replica, p *Pod) {
 	r.Gated, r.GateOpen, r.GateClosed, r.GateSince = p.Gated, p.Gate == "True", p.Gate == "False", p.GateSince
 	r.Ready, r.Fit, r.UpdateDone = p.Ready, p.fit(), p.updateDone()
 	if r.Fit {
-		r.FitSince = p.FitSince
+		r.FitSince = p.fitSince()
 	}
 	switch {
-	case !r.Fit && p.Running == "" && broken(p.Image):
-		r.Trouble = &plan.Blocker{Reason: "ImagePullBackOff", Message: "image " + p.Image}
+	case r.Fit && r.UpdateDone:
+	case p.waiting() != "":
+		r.Trouble = &plan.Blocker{Reason: plan.Reason(p.waiting()), Message: "image " + p.Image}
 	case p.same() && !p.concluded() && p.Started.After(p.Recorded):
 		r.Trouble = &plan.Blocker{Reason: plan.SameDigest, Message: "it runs what it ran before"}
 	}
@@ -546,7 +551,7 @@ func (u *upgrader) adopt(pause func()) {
 		token, leases, no = u.s.arb.table.Adopt(lease.AdoptRequest{Holder: u.holder, Term: u.term, Identity: u.name}, false)
 		for _, l := range leases {
 			u.s.arb.ages.Renew(l, now)
-			u.s.arb.renewed[l.ID] = now
+			u.s.arb.renewed[l.ID] = u.s.now
 		}
 		if no == nil {
 			u.s.arb.adopts(u)
@@ -646,7 +651,7 @@ func (u *upgrader) askHandover(a plan.Handover) {
 		return
 	}
 	u.s.tell(u.name, "asks to move duty from %s to %s", a.From, successor)
-	u.handover.from, u.handover.since = a.From, u.s.now
+	u.handover.from, u.handover.since = a.From, u.now()
 }
 
 func (u *upgrader) release(a plan.ReleaseLease) {
@@ -699,13 +704,13 @@ func (u *upgrader) renew() {
 		if h.Phase != lease.Leased || h.gone {
 			continue
 		}
-		asked := u.s.now
+		asked := u.now()
 		var no *lease.Refusal
 		if !u.call(func(now time.Time) {
 			var l *lease.Lease
 			if l, no = u.s.arb.table.Renew(lease.Ref{ID: h.ID, Token: h.Token}, &u.s.arb.ages, now); no == nil {
 				u.s.arb.ages.Renew(*l, now)
-				u.s.arb.renewed[l.ID] = now
+				u.s.arb.renewed[l.ID] = u.s.now
 				u.s.arb.obeys(u)
 			}
 		}) {
@@ -782,7 +787,7 @@ func (u *upgrader) patchPod(a plan.PatchPod) {
 		a.UID, rv = "", 0
 	}
 	var p Pod
-	now := u.s.now
+	now := u.now()
 	if err := u.s.send(message{u.name, func() (err error) {
 		was := u.s.api.pods[a.Pod]
 		if p, err = u.s.api.patchPod(a.Pod, a.UID, rv, func(q *Pod) { change1(q, a, now) }); err == nil {

@@ -252,7 +252,8 @@ func (n *next) verified(r *Replica) bool {
 	if r.State == StateUpdating || !r.UpdateDone || !r.Fit || r.Unhealthy || r.State == StatePreparingUpdate {
 		return false
 	}
-	if left := n.w.Policy.MinReady - n.now.Sub(r.FitSince); left > 0 {
+	// Who wants no time of readiness does not wait until our clock is where the node's was.
+	if left := n.w.Policy.MinReady - n.now.Sub(r.FitSince); left > 0 && n.w.Policy.MinReady > 0 {
 		n.after(left)
 		return false
 	}

@@ -223,6 +223,11 @@ func TestAfterRelease(t *testing.T) {
 			reason: Verifying,
 		},
 		{
+			name:  "a node whose clock is ahead of ours delays nothing when no time of readiness is wanted",
+			world: func() *World { w := rollout(2); w.pod(1).update().FitSince = now.Add(time.Minute); return w },
+			want:  []string{"patch web-1 hold=true grant=false verified=v2 note= fence=7"}, reason: Readmitting,
+		},
+		{
 			name:   "an application that feels unwell is believed",
 			world:  func() *World { w := rollout(2); w.pod(1).update().Unhealthy = true; return w },
 			reason: Verifying,
