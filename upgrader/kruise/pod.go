@@ -193,8 +193,8 @@ func specImage(pod *corev1.Pod, name string) string {
 // of its tags, and a short name in full. Where the names are equal Kruise concludes.
 func sameDigest(pod *corev1.Pod) *plan.Blocker {
 	s, err := inPlaceState(pod)
-	if err != nil || s == nil {
-		return nil
+	if _, waiting := appspub.GetInPlaceUpdateGrace(pod); err != nil || s == nil || waiting {
+		return nil // during the grace period the spec still has the old image
 	}
 	for name, last := range s.LastContainerStatuses {
 		c := containerStatus(pod, name)

@@ -168,6 +168,7 @@ func TestTrouble(t *testing.T) {
 		{"a new tag with the old content, as long as Kruise does not conclude", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated), plan.SameDigest},
 		{"the same where the runtime names it by its first tag: Kruise never concludes", named("web:1", in("Updating", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated))), plan.SameDigest},
 		{"the same where the runtime writes short names in full", named("docker.io/library/web:2", in("Updating", with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated))), plan.SameDigest},
+		{"one that ended and was started again within the grace period has none", with(with(running("web:1", "old"), appspub.InPlaceUpdateStateKey, updated), appspub.InPlaceUpdateGraceKey, "{}"), ""},
 		{"a container that is still to be restarted has none", named("web:1", begun(with(running("web:2", "old"), appspub.InPlaceUpdateStateKey, updated))), ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
