@@ -317,6 +317,11 @@ func (a *API) patchSet(name string, rv int, fn func(*Set)) (Set, error) {
 	return s, nil
 }
 
+// sameDigest is kruise.sameDigest: by the clocks of a node and of Kruise.
+func (p *Pod) sameDigest() bool {
+	return p.Running != "" && p.Grace == "" && p.Record && p.Ran == p.RecordImage && !p.concluded() && p.Started.After(p.Recorded)
+}
+
 // waiting is the kubelet's reason for a container that does not run and will not by itself.
 func (p *Pod) waiting() string {
 	switch {

@@ -6,7 +6,22 @@ import "time"
 var moreIncidents = []form{
 	among("the clock of <host> is <time> ahead", hostForm, func(d *director, w words) error { d.s.setClock(w[0], span(w[1])); return nil }),
 	among("the clock of <host> is <time> behind", hostForm, func(d *director, w words) error { d.s.setClock(w[0], -span(w[1])); return nil }),
+	act("the node of <pod> is cut off for <time>", func(d *director, w words) error { d.s.loseNode(d.pod(w).Node, false, span(w[1])); return nil }),
+	act("the node of <pod> has no power for <time>", func(d *director, w words) error { d.s.loseNode(d.pod(w).Node, true, span(w[1])); return nil }),
+	act("somebody removes <pod> by force", func(d *director, w words) error { d.s.forced(d.pod(w)); return nil }),
+	act("<pod> is evicted", func(d *director, w words) error { d.s.evictPod(d.pod(w)); return nil }),
+	act("the container of <pod> ends <n> times", func(d *director, w words) error {
+		d.s.change(w[0], "chaos", "its container will end", func(p *Pod) { p.Crashes = number(w[1]) })
+		return nil
+	}),
+	act("the probe of <pod> fails for <time>", func(d *director, w words) error {
+		d.s.change(w[0], "chaos", "its probe fails", func(p *Pod) { p.UnwellUntil = d.s.now.Add(span(w[1])) })
+		return nil
+	}),
+	act("no image can be pulled for <time>", func(d *director, w words) error { d.s.noPulls = d.s.now.Add(span(w[0])); return nil }),
 }
+
+func (d *director) pod(w words) Pod { return d.s.api.pods[w[0]] }
 
 // setClock makes the clock of a host wrong.
 func (s *Sim) setClock(host string, skew time.Duration) {
@@ -15,4 +30,8 @@ func (s *Sim) setClock(host string, skew time.Duration) {
 			*h.skew = skew
 		}
 	}
+}
+
+var moreConditions = []form{
+	is("an application works as <pod>", func(s *Sim, w words) bool { return s.worksAs(w[0]) }),
 }

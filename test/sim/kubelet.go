@@ -60,8 +60,10 @@ const (
 func (s *Sim) starts(p Pod, now time.Time) {
 	switch {
 	case broken(p.Image): // it never starts
+	case p.Ran != p.Image && s.now.Before(s.noPulls) && p.Waiting == imagePull:
 	case p.Ran != p.Image && s.now.Before(s.noPulls): // one that ran here is on the node
 		s.change(p.Name, "kubelet", "cannot pull "+p.Image+" now", func(q *Pod) { q.Waiting = imagePull })
+	case crashing(p.Image) && p.Waiting == crashLoop:
 	case crashing(p.Image): // it ends at once, again and again
 		s.change(p.Name, "kubelet", "cannot keep up "+p.Image, func(q *Pod) { q.Ran, q.Waiting = q.Image, crashLoop })
 	default:
@@ -260,4 +262,14 @@ func (s *Sim) well() {
 			n.back = s.now.Add(evicted)
 		}
 	}
+}
+
+// worksAs says whether any application works under a name, whatever pods there are.
+func (s *Sim) worksAs(name string) bool {
+	for _, a := range s.apps {
+		if a.name == name && a.works(s.now) {
+			return true
+		}
+	}
+	return false
 }

@@ -150,6 +150,7 @@ func init() {
 		is("the former leader has ended", func(s *Sim, _ words) bool { return len(s.frozen) == 0 }),
 		is("all is done", func(s *Sim, _ words) bool { return s.Done() }),
 	}
+	conditionForms = append(conditionForms, moreConditions...)
 	storyForms = slices.Concat(directions, incidents, moreIncidents)
 }
 
@@ -282,6 +283,7 @@ func (d *director) configured() {
 	c := &d.s.cfg
 	for _, name := range c.Sets {
 		d.s.most += c.Replicas[name]
+		c.Nodes = max(c.Nodes, c.Replicas[name]+1) // one for each replica of a set, and one more
 	}
 	if len(d.workers) > 0 {
 		c.Roster.Named, c.Roster.Names, c.Roster.Slots = true, d.workers, len(d.workers)

@@ -45,7 +45,7 @@ type form struct {
 
 // gaps are what may stand in a form.
 var gaps = map[string]string{
-	"<pod>": `([a-z]+-\d)`, "<pods>": `([a-z]+-\d(?:, [a-z]+-\d)*)`, "<set>": `([a-z]+)`, "<image>": `(v\d|broken)`,
+	"<pod>": `([a-z]+-\d)`, "<pods>": `([a-z]+-\d(?:, [a-z]+-\d)*)`, "<set>": `([a-z]+)`, "<image>": `(v\d|broken|crash)`,
 	"<n>": `(\d+)`, "<time>": `(\d+(?:ms|s|m))`, "<condition>": `(.+)`, "<request>": `(.+)`, "<actors>": `(.+)`, "<news>": `(.+)`,
 	"<reason>": `([A-Z]\w+)`, "<step>": `([A-Z]\w+)`, "<state>": `([A-Z]\w+)`, "<open>": `(open|closed)`, "<host>": `(.+)`, "<safeguard>": `([a-z]+)`,
 }

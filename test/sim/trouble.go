@@ -260,14 +260,16 @@ func (s *Sim) calm() {
 	}
 }
 
-// sick says whether replicas of a set are at a broken image, or will be when they are lost: nobody
-// would mend them outside the plan, and while they count against the floor nobody else can go.
+// sick says whether replicas of a set are at a broken image, or at one that nobody has verified,
+// or will be when they are lost: nobody would mend them outside the plan, and while they count
+// against the floor nobody else can go.
 func (s *Sim) sick(name string) bool {
-	if broken(s.api.sets[name].Image) {
+	set := s.api.sets[name]
+	if bad(set.Image) || !s.arb.proven[set.revision()] {
 		return true
 	}
 	for _, p := range s.api.pods {
-		if p.Set == name && broken(imageOf(p.Revision)) {
+		if p.Set == name && (bad(imageOf(p.Revision)) || !s.arb.proven[p.Revision]) {
 			return true
 		}
 	}

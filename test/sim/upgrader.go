@@ -418,7 +418,7 @@ func (u *upgrader) fill(r *plan.Replica, p *Pod) {
 	case r.Fit && r.UpdateDone:
 	case p.waiting() != "":
 		r.Trouble = &plan.Blocker{Reason: plan.Reason(p.waiting()), Message: "image " + p.Image}
-	case p.same() && !p.concluded() && p.Started.After(p.Recorded):
+	case p.sameDigest():
 		r.Trouble = &plan.Blocker{Reason: plan.SameDigest, Message: "it runs what it ran before"}
 	}
 }
