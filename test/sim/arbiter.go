@@ -270,6 +270,8 @@ type app struct {
 	generation int64
 	working    bool
 	until      time.Time
+	// leaves is when it stops working although it is slow.
+	leaves time.Time
 	// answer is under way to it.
 	answer *answer
 }
@@ -298,6 +300,10 @@ func (s *Sim) stepApp(p Pod) {
 	if w.answer != nil {
 		if t := s.arb.att[p.Name]; t != nil && t.Instance == p.UID {
 			s.arb.sent(t)
+		}
+		if s.stays(w) {
+			w.answer = nil // it has heard, and says next time that it still works
+			return
 		}
 		was := w.working
 		w.working, w.generation, w.until = w.answer.working, w.answer.generation, w.answer.asked.Add(s.cfg.Roster.Lifetime)

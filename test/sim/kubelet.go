@@ -256,7 +256,7 @@ func (s *Sim) noImages() bool {
 
 // well ends what is wrong with nodes and kubelets soon.
 func (s *Sim) well() {
-	s.noPulls = time.Time{}
+	s.noPulls, s.refuses = time.Time{}, time.Time{}
 	for i := range s.nodes {
 		if n := &s.nodes[i]; n.back.After(s.now.Add(evicted)) {
 			n.back = s.now.Add(evicted)

@@ -14,6 +14,7 @@ func (s *Sim) drawMore() {
 	c := &s.cfg
 	c.More = true
 	c.Clocks, c.Percent = one(2), one(3)
+	c.Handovers, c.Meddling = one(2), one(3)
 	if c.Kubelets = one(2); c.Kubelets {
 		c.Nodes = 3
 		for _, name := range c.Sets {
@@ -49,6 +50,10 @@ func (s *Sim) moreTrouble() bool {
 		{"pod evicted", s.evict},
 		{"node lost", s.someNode},
 		{"pod removed by force", s.removeByForce},
+		{"worker lost while duty moves", s.dieMoving},
+		{"application slow to let go of duty", s.linger},
+		{"handovers refused for a while", s.refuseHandovers},
+		{"label changed by a user", s.meddle},
 	}
 	k := kinds[s.rnd.IntN(len(kinds))]
 	if !k.do() {

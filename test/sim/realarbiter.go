@@ -226,11 +226,9 @@ func (l *line) Handover(_ context.Context, r client.HandoverRequest) (successor 
 		if no != nil {
 			return
 		}
-		var answer roster.Refused
-		successor, answer = roster.RequestHandover(&a.record, a.memory, a.input(), bare(r.From), to)
-		if answer != roster.Accepted {
-			no = clientRefusal(lease.Refuse(lease.NoSuccessor, "handover", "%s stays", r.From))
-		}
+		var refusal *lease.Refusal
+		successor, refusal = a.handover(bare(r.From), to)
+		no = clientRefusal(refusal)
 	})
 	if err != nil || no != nil {
 		return "", no, err

@@ -42,6 +42,10 @@ type Config struct {
 	Percent bool
 	// Kubelets have trouble of their own. Nodes is how many there are that can be lost.
 	Kubelets bool
+	// Handovers are slow, refused, or interrupted.
+	Handovers bool
+	// Meddling: users change labels and annotations of pods, as admission lets them.
+	Meddling bool
 	Nodes    int
 	// MinReady is the plan's minReadySeconds.
 	MinReady time.Duration
@@ -89,6 +93,12 @@ type Sim struct {
 
 	clocks clocks
 	nodes  []node
+	// forged are the revisions at which a user called pods, by UID, verified.
+	forged map[string]string
+	// lingers is how long the application of a replica takes to let go of duty; refuses is until
+	// when no handover is made.
+	lingers map[string]time.Duration
+	refuses time.Time
 	// noPulls is until when no image can be pulled.
 	noPulls time.Time
 
@@ -133,7 +143,7 @@ func bad(image string) bool      { return broken(image) || crashing(image) }
 func newSim(rnd *dice, configure func(*Sim), verbose bool) *Sim {
 	rnd.setup()
 	s := &Sim{
-		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{}, onDisk: map[string]bool{},
+		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{}, onDisk: map[string]bool{}, lingers: map[string]time.Duration{}, forged: map[string]string{},
 		now: beginning, apps: map[string]*app{}, verbose: verbose,
 		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]int{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{}, Checks: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},

@@ -68,6 +68,7 @@ type held struct {
 type refusal struct {
 	plan.Blocker
 	revision   int
+	retry      time.Time
 	candidates []plan.Candidate
 	handover   plan.Handover
 }
@@ -199,7 +200,7 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	if u.refused != nil && u.refused.revision == state.revision {
 		a.Refused, a.RefusedFor = &u.refused.Blocker, u.refused.candidates
 	}
-	if r := u.handover.refused; r != nil && r.revision == state.revision {
+	if r := u.handover.refused; r != nil && r.revision == state.revision && (r.retry.IsZero() || u.now().Before(r.retry)) {
 		a.HandoverRefused, a.HandoverRefusedFor = &r.Blocker, r.handover
 	}
 	if r, ok := state.replicas[u.handover.from]; !ok || r.Duty == roster.Idle || u.now().Sub(u.handover.since) > time.Minute {
@@ -627,21 +628,21 @@ func (u *upgrader) refuse(to **refusal, no *lease.Refusal) {
 		u.adopted = false
 	default:
 		*to = &refusal{Blocker: plan.Blocker{Reason: plan.WaitingForLease, Message: no.Message, Retry: true}, revision: u.viewed}
+		if no.RetryAfter > 0 {
+			(*to).retry = u.now().Add(no.RetryAfter)
+		}
 	}
 }
 
 func (u *upgrader) askHandover(a plan.Handover) {
 	var no *lease.Refusal
-	successor, answer := "", roster.Accepted
+	successor := ""
 	if !u.call(func(time.Time) {
 		if no = u.s.arb.table.CheckHolder(u.holder, u.token); no == nil {
-			successor, answer = roster.RequestHandover(&u.s.arb.record, u.s.arb.memory, u.s.arb.input(), a.From, a.To)
+			successor, no = u.s.arb.handover(a.From, a.To)
 		}
 	}) {
 		return
-	}
-	if no == nil && answer != roster.Accepted {
-		no = lease.Refuse(lease.NoSuccessor, "handover", "%s stays", a.From)
 	}
 	u.handover.refused = nil
 	if no != nil {
