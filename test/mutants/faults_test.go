@@ -101,6 +101,8 @@ var faults = []fault{
 	if t.TemplatePending {`, "1", "3", "5"),
 	one("nothing is verified", replica,
 		`if r.State == StateUpdating || !r.UpdateDone || !r.Fit || r.Unhealthy || r.State == StatePreparingUpdate {`, `if false {`, "3"),
+	one("nobody needs to be ready for long", replica,
+		`left > 0 && n.w.Policy.MinReady > 0 {`, `left > 0 && false {`, "3"),
 	one("a replica that came back new is verified without a lease", replica,
 		`if r.Lease == nil && !r.released() {
 		k := rankWaiting`, `if false {
@@ -114,7 +116,7 @@ var faults = []fault{
 	one("a replica gets duty before Kruise has seen its hold", replica,
 		`	case r.unconfirmed():
 		n.sayOf(i, rankWaiting, Readmitting`, `	case false:
-		n.sayOf(i, rankWaiting, Readmitting`, "1").and(step, `r.released() || r.unconfirmed()):`, `r.released()):`),
+		n.sayOf(i, rankWaiting, Readmitting`, "1").and(step, `(r.Lease != nil || r.unconfirmed()):`, `(r.Lease != nil):`),
 	one("a replica gets duty before its gate is open", replica,
 		`	case r.Gated && !r.GateOpen:
 		p := n.patch(r, Readmitting)`, `	case false:
@@ -122,7 +124,9 @@ var faults = []fault{
 	one("a note's token is not compared", step,
 		`r.Note == Note{ID: r.Lease.ID, Token: r.Lease.Token} &&`, `r.Note.ID == r.Lease.ID &&`, "1"),
 	one("a replica counts as upgraded without verification", step,
-		`case t.isNew(r) && r.Verified != t.UpdateRevision:`, `case false:`, "3", "6"),
+		`case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released()):`, `case false:`, "3", "6"),
+	one("what somebody writes on a released replica is believed", step,
+		`case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released()):`, `case t.isNew(r) && r.Verified != t.UpdateRevision:`, "3"),
 	one("released holds are put on again", step,
 		`r.Exists && !r.Terminating && !r.released() &&
 `, `r.Exists && !r.Terminating &&
@@ -286,6 +290,7 @@ var faults = []fault{
 	one("an old acknowledgement counts", rosterGo, `case talks && a.Acked == mem.Generation && a.AckedDuty`, `case talks && a.AckedDuty`, "1"),
 	one("who lost duty is idle at once", rosterGo, `mem.Assigned, mem.Duty = false, Working`, `mem.Assigned, mem.Duty = false, Idle`, "1"),
 	one("when an answer runs out is read from the wall clock", rosterGo, `if a.Telling || a.ToldUntil.After(s.in.Now) {`, `if a.Telling || a.ToldUntil.After(s.in.Now.Round(0)) {`, "1"),
+	one("what an earlier pod was told is forgotten", rosterGo, `if a.OldUntil.After(s.in.Now) {`, `if false {`, "1"),
 	one("who may have heard an earlier answer is idle", rosterGo, `if a.Telling || a.ToldUntil.After(s.in.Now) {`, `if a.Telling {`, "1"),
 
 	// What is written.

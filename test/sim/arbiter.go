@@ -298,20 +298,7 @@ func (s *Sim) stepApp(p Pod) {
 		}
 	}
 	if w.answer != nil {
-		if t := s.arb.att[p.Name]; t != nil && t.Instance == p.UID {
-			s.arb.sent(t)
-		}
-		if s.stays(w) {
-			w.answer = nil // it has heard, and says next time that it still works
-			return
-		}
-		was := w.working
-		w.working, w.generation, w.until = w.answer.working, w.answer.generation, w.answer.asked.Add(s.cfg.Roster.Lifetime)
-		w.answer = nil
-		s.onDisk[p.Name] = w.working
-		if w.working != was {
-			s.tell("app", "%s works: %t (generation %s)", p.Name, w.working, strconv.FormatInt(w.generation, 10))
-		}
+		s.hears(w)
 		return
 	}
 	duty := roster.Idle
@@ -323,5 +310,23 @@ func (s *Sim) stepApp(p Pod) {
 	}
 	if working, generation, ok := s.arb.attend(&p, w.generation, duty); ok {
 		w.answer = &answer{working, generation, s.now}
+	}
+}
+
+// hears is an application that receives its answer.
+func (s *Sim) hears(w *app) {
+	if t := s.arb.att[w.name]; t != nil && t.Instance == w.uid {
+		s.arb.sent(t)
+	}
+	if s.stays(w) {
+		w.answer = nil // it has heard, and says next time that it still works
+		return
+	}
+	was := w.working
+	w.working, w.generation, w.until = w.answer.working, w.answer.generation, w.answer.asked.Add(s.cfg.Roster.Lifetime)
+	w.answer = nil
+	s.onDisk[w.name] = w.working
+	if w.working != was {
+		s.tell("app", "%s works: %t (generation %s)", w.name, w.working, strconv.FormatInt(w.generation, 10))
 	}
 }

@@ -1,6 +1,10 @@
 package sim
 
-import "time"
+import (
+	"time"
+
+	"offduty.dev/upgrader/plan"
+)
 
 // moreIncidents are sentences about what more.go has.
 var moreIncidents = []form{
@@ -16,6 +20,16 @@ var moreIncidents = []form{
 	}),
 	act("the probe of <pod> fails for <time>", func(d *director, w words) error {
 		d.s.change(w[0], "chaos", "its probe fails", func(p *Pod) { p.UnwellUntil = d.s.now.Add(span(w[1])) })
+		return nil
+	}),
+	act("the application of <pod> takes <time> to let go of duty", func(d *director, w words) error { d.s.slow(w[0], span(w[1])); return nil }),
+	act("handovers are refused for <time>", func(d *director, w words) error { d.s.refuses = d.s.now.Add(span(w[0])); return nil }),
+	act("somebody writes that <pod> was verified at <image>", func(d *director, w words) error {
+		d.s.change(w[0], "user", "writes that it was verified", func(p *Pod) { p.Verified = revision(p.Set, w[1]) })
+		return nil
+	}),
+	act("somebody takes the note of the lease off <pod>", func(d *director, w words) error {
+		d.s.change(w[0], "user", "takes the note off", func(p *Pod) { p.Note = plan.Note{} })
 		return nil
 	}),
 	act("no image can be pulled for <time>", func(d *director, w words) error { d.s.noPulls = d.s.now.Add(span(w[0])); return nil }),

@@ -42,7 +42,7 @@ func (s *Sim) judge(u *upgrader, w *plan.World, d *plan.Decision) {
 		if t.Armed && t.Partition < protected(t) && !raises(d, t.Name) && !d.Succeeded() {
 			s.fail("4: %s leaves the partition of %s at %d, %d replicas are to be protected", u.name, t.Name, t.Partition, protected(t))
 		}
-		if d.Done && (!atRest(t) || !s.arb.proven[t.UpdateRevision]) {
+		if d.Done && (!atRest(t) || !s.isKnown(t.UpdateRevision)) {
 			s.fail("6: %s calls the plan complete, and %s is not at rest, or the arbiter does not know %s: %s", u.name, t.Name, t.UpdateRevision, brief(t))
 		}
 	}
@@ -149,7 +149,15 @@ func (s *Sim) judgePatch(u *upgrader, w *plan.World, a plan.PatchPod) {
 		s.fail("5: %s patches %s before it has adopted the leases", u.name, a.Pod)
 	case a.Verified != nil && *a.Verified != "" && a.Why == plan.Readmitting && (r.Lease == nil && r.Note.ID == "" || r.Lease != nil && !r.Lease.Pinned):
 		s.fail("3: %s calls %s verified without a pin, so that the arbiter may never hear of it", u.name, a.Pod)
+	case a.Verified != nil && *a.Verified != "" && a.Why == plan.Readmitting && !s.longReady(u, w, r):
+		s.fail("3: %s calls %s verified, which is not ready or has not been for long: since %s, it is %s", u.name, a.Pod, r.FitSince, u.now())
 	}
+}
+
+// longReady says whether a replica is well and has been for as long as the plan wants, by the
+// clock of the upgrader.
+func (s *Sim) longReady(u *upgrader, w *plan.World, r *plan.Replica) bool {
+	return r.Fit && r.UpdateDone && (w.Policy.MinReady == 0 || u.now().Sub(r.FitSince) >= w.Policy.MinReady)
 }
 
 // judgeRelease judges when a replica is given back to duty.

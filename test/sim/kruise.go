@@ -88,12 +88,7 @@ func (k *kruise) scale(pause func(), set Set, pods map[string]Pod, current, upda
 		name := set.member(i)
 		p, ok := pods[name]
 		if p.Failed { // K :1099: it is removed, and the round ends here
-			if !p.Terminating {
-				pause()
-				if _, err := k.s.api.patchPod(name, p.UID, 0, func(q *Pod) { q.Terminating = true }); err == nil {
-					k.s.tell("kruise", "removes %s, which has failed", name)
-				}
-			}
+			k.remove(pause, p)
 			return false
 		}
 		if !ok {
@@ -125,13 +120,18 @@ func (k *kruise) condemn(pause func(), set Set, pods map[string]Pod) {
 			continue
 		}
 		delete(pods, name)
-		if p.Terminating {
-			continue
-		}
-		pause()
-		if _, err := k.s.api.patchPod(name, p.UID, 0, func(q *Pod) { q.Terminating = true }); err == nil {
-			k.s.tell("kruise", "removes %s", name)
-		}
+		k.remove(pause, p)
+	}
+}
+
+// remove deletes a pod, unless that was done before.
+func (k *kruise) remove(pause func(), p Pod) {
+	if p.Terminating {
+		return
+	}
+	pause()
+	if _, err := k.s.api.patchPod(p.Name, p.UID, 0, func(q *Pod) { q.Terminating = true }); err == nil {
+		k.s.tell("kruise", "removes %s", p.Name)
 	}
 }
 

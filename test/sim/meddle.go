@@ -1,6 +1,10 @@
 package sim
 
-import "offduty.dev/upgrader/plan"
+import (
+	"slices"
+
+	"offduty.dev/upgrader/plan"
+)
 
 // meddle is a user who changes labels and annotations of a pod, as the admission policies let
 // everybody who may write pods (config/admission/holds_and_grants.yaml: nobody takes a hold off,
@@ -22,6 +26,10 @@ func (s *Sim) meddle() (did bool) {
 		if set := s.api.sets[p.Set]; !s.cfg.Meddling || !s.armed(&set) {
 			return
 		}
+		// Who forges the verification of a leased replica and hides its lease deceives us.
+		if _, leased := s.arb.table.Leases[p.Name]; leased && (p.Note.ID == "" || s.forged[p.UID] != "") {
+			return
+		}
 		k := kinds[s.rnd.IntN(len(kinds))]
 		was := s.api.pods[p.Name]
 		s.change(p.Name, "user", k.what, k.do)
@@ -31,4 +39,18 @@ func (s *Sim) meddle() (did bool) {
 		}
 	})
 	return did
+}
+
+// isKnown says whether the arbiter knows a revision, or cannot.
+func (s *Sim) isKnown(revision string) bool { return s.arb.proven[revision] || s.isForged(revision) }
+
+// isForged says whether somebody has written of any pod that it was verified at a revision. It
+// then counts as upgraded, and gets no duty, as the arbiter is told by holders of leases alone.
+func (s *Sim) isForged(revision string) bool {
+	for uid, rev := range s.forged {
+		if p := s.api.pods; rev == revision && slices.ContainsFunc(names(p), func(n string) bool { return p[n].UID == uid }) {
+			return true
+		}
+	}
+	return false
 }

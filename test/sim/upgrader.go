@@ -73,6 +73,11 @@ type refusal struct {
 	handover   plan.Handover
 }
 
+// current says whether asking again is useless.
+func (r *refusal) current(revision int, now time.Time) bool {
+	return r.revision == revision && (r.retry.IsZero() || now.Before(r.retry))
+}
+
 func newUpgrader(s *Sim, term int64) *upgrader {
 	u := &upgrader{
 		s: s, name: "upgrader" + strconv.FormatInt(term, 10), term: term, skew: s.wrong(), cache: newCache(s.api),
@@ -200,7 +205,7 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	if u.refused != nil && u.refused.revision == state.revision {
 		a.Refused, a.RefusedFor = &u.refused.Blocker, u.refused.candidates
 	}
-	if r := u.handover.refused; r != nil && r.revision == state.revision && (r.retry.IsZero() || u.now().Before(r.retry)) {
+	if r := u.handover.refused; r != nil && r.current(state.revision, u.now()) {
 		a.HandoverRefused, a.HandoverRefusedFor = &r.Blocker, r.handover
 	}
 	if r, ok := state.replicas[u.handover.from]; !ok || r.Duty == roster.Idle || u.now().Sub(u.handover.since) > time.Minute {
@@ -647,7 +652,7 @@ func (u *upgrader) askHandover(a plan.Handover) {
 	u.handover.refused = nil
 	if no != nil {
 		if u.refuse(&u.handover.refused, no); u.handover.refused != nil {
-			u.handover.refused.handover = a
+			u.handover.refused.Reason, u.handover.refused.handover = plan.HandoverRefused, a
 		}
 		return
 	}

@@ -228,6 +228,16 @@ func TestAfterRelease(t *testing.T) {
 			want:  []string{"patch web-1 hold=true grant=false verified=v2 note= fence=7"}, reason: Readmitting,
 		},
 		{
+			name: "that a released replica was verified is not believed: somebody else has written it",
+			world: func() *World {
+				w := rollout(2)
+				r := w.pod(1).update()
+				r.UpdateDone, r.Verified = false, "v2"
+				return w
+			},
+			reason: Verifying,
+		},
+		{
 			name:   "an application that feels unwell is believed",
 			world:  func() *World { w := rollout(2); w.pod(1).update().Unhealthy = true; return w },
 			reason: Verifying,

@@ -58,9 +58,11 @@ func (t *Target) rawStep(w *World, r *Replica, now time.Time) Step {
 		return StepMissing
 	case r.released() && !t.isNew(r):
 		return StepReleased
-	case t.isNew(r) && r.Verified != t.UpdateRevision:
+	case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released()):
+		// The write that releases takes an earlier verification off, and the one that notes
+		// another puts the hold on: what stands on a released pod is not ours.
 		return StepVerifying
-	case t.isNew(r) && (r.Lease != nil || r.released() || r.unconfirmed()):
+	case t.isNew(r) && (r.Lease != nil || r.unconfirmed()):
 		return StepReadmitting
 	case t.isNew(r) && !r.marked():
 		if t.TemplatePending {
