@@ -43,12 +43,12 @@ func (o *clientOptions) flags(cmd *cobra.Command) {
 }
 
 // dial connects to the arbiter.
-func (o *clientOptions) dial() (*grpc.ClientConn, error) {
+func (o *clientOptions) dial(opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	creds, err := o.credentials()
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(o.address, grpc.WithTransportCredentials(creds))
+	conn, err := grpc.NewClient(o.address, append(opts, grpc.WithTransportCredentials(creds))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", o.address, err)
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -24,9 +25,12 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), statusCommand(), forceReleaseCommand())
+	root.AddCommand(serveCommand(), statusCommand(), forceReleaseCommand(), conformanceCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "arbiter:", err)
+		if own, ok := errors.AsType[*exitError](err); ok {
+			os.Exit(own.status)
+		}
 		os.Exit(1)
 	}
 }
