@@ -264,7 +264,10 @@ func (c *check) setDuty(replica string) bool {
 		}
 		return err
 	})
-	c.atEnd(func() { c.drive("set duty", false, func() error { return d(c.ctx, replica, false) }) })
+	c.atEnd(func() {
+		c.drive("set duty", false, func() error { return d(c.ctx, replica, false) })
+		c.linger(func(s *arbiterv1.GroupState) bool { return idle(find(s, replica)) })
+	})
 	return !banned
 }
 
@@ -273,7 +276,12 @@ func (c *check) setServing(replica string, serving bool) {
 	d := c.target.Driver.SetServing
 	c.drive("set serving", d == nil, func() error { return d(c.ctx, replica, serving) })
 	if !serving {
-		c.atEnd(func() { c.drive("set serving", false, func() error { return d(c.ctx, replica, true) }) })
+		c.atEnd(func() {
+			c.drive("set serving", false, func() error { return d(c.ctx, replica, true) })
+			c.linger(func(s *arbiterv1.GroupState) bool {
+				return find(s, replica).GetServing() || find(s, replica).GetLease() != nil
+			})
+		})
 	}
 }
 

@@ -26,7 +26,7 @@ var specification = []Clause{
 	{"ERR-2", "A request outside the limits below MUST be answered INVALID_ARGUMENT and MUST change nothing."},
 	{"ERR-3", "INVALID_ARGUMENT SHOULD name the fields in a google.rpc.BadRequest."},
 	{"ERR-4", "A group that does not exist MUST be answered NOT_FOUND."},
-	{"ERR-5", "A call that GetCapabilities does not promise MUST be answered UNIMPLEMENTED."},
+	{"ERR-5", "A call that GetCapabilities does not promise MUST be answered UNIMPLEMENTED or by a refusal, and MUST change nothing."},
 	{"ERR-6", "Under any load each call MUST be answered, by an answer or an error; what was promised MUST hold meanwhile, and the arbiter MUST serve again when the load is gone. UNAVAILABLE MUST mean that nothing was recorded."},
 	{"ERR-7", "Fields that are not known MUST be ignored. An outcome that is not known MUST be answered INVALID_ARGUMENT."},
 	{"ERR-8", "Bytes that are no message MUST be answered by an error, and MUST change nothing."},

@@ -149,7 +149,7 @@ var faults = []struct {
 	{"any TTL is good", "garbage", "ERR-2"},
 	{"leases are checked, then written", "concurrent", "LIN-1"},
 	{"states are old ones", "concurrent", "LIN-1"},
-	{"a state without replicas under load", "overload", "ERR-6"},
+	{"a state without replicas after many calls", "overload", "ERR-6"},
 	{"anybody moves duty", "handover-refused", "ADOPT-4"},
 	{"duty is handed to a leased replica", "handover-leased", "HAND-3"},
 	{"a handover is only said", "handover", "HAND-2"},

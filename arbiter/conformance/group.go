@@ -35,6 +35,9 @@ const (
 	holderRetired   = arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_RETIRED
 )
 
+// works says whether the arbiter says that a replica works.
+func works(r *arbiterv1.Replica) bool { return r.GetDuty() == working }
+
 func idle(r *arbiterv1.Replica) bool { return r.GetDuty() == arbiterv1.Duty_DUTY_IDLE }
 
 // find returns a replica of a state, nil when it has none of that name.
@@ -111,6 +114,14 @@ func (c *check) await(clause, what string, ok func(*arbiterv1.GroupState) bool) 
 		if waited >= c.target.Settle {
 			c.fails(clause, "for %s the arbiter did not %s", c.target.Settle, what)
 		}
+		c.wait(again)
+	}
+}
+
+// linger waits until ok, for Settle at most: what the driver takes back is not seen at once, and
+// the next case should not take what was before for what is.
+func (c *check) linger(ok func(*arbiterv1.GroupState) bool) {
+	for waited := time.Duration(0); waited < c.target.Settle && !ok(c.state()); waited += again {
 		c.wait(again)
 	}
 }

@@ -83,23 +83,19 @@ func newRun(ctx context.Context, target Target) (*run, error) {
 		return nil, err
 	}
 	r := &run{target: target, api: arbiterv1.NewArbiterServiceClient(target.Conn), id: runID()}
-	deadline, cancel := context.WithTimeout(ctx, target.Settle)
-	defer cancel()
-	for {
-		r.caps, err = r.api.GetCapabilities(deadline, &arbiterv1.GetCapabilitiesRequest{Group: target.Group})
-		if err == nil {
-			break
-		}
-		if !pause(deadline, again) {
-			return nil, fmt.Errorf("ask for the capabilities of group %s, for %s: %w", target.Group, target.Settle, err)
-		}
-	}
-	if r.target.Level == Declared {
-		r.target.Level = declared(r.caps)
-	}
+	// An arbiter that does not know its group yet may not know either what it can do for it.
 	state, err := r.rest(ctx)
 	if err != nil {
 		return nil, err
+	}
+	deadline, cancel := context.WithTimeout(ctx, target.Timeout)
+	defer cancel()
+	r.caps, err = r.api.GetCapabilities(deadline, &arbiterv1.GetCapabilitiesRequest{Group: target.Group})
+	if err != nil {
+		return nil, fmt.Errorf("ask for the capabilities of group %s: %w", target.Group, err)
+	}
+	if r.target.Level == Declared {
+		r.target.Level = declared(r.caps)
 	}
 	for _, x := range state.GetReplicas() {
 		if l := x.GetLease(); l != nil {

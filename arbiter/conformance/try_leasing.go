@@ -266,7 +266,7 @@ func tryFlipLeased(c *check) {
 	if c.setDuty(r.GetName()) {
 		c.await("BAN-2", "stop saying that "+r.GetName()+" is idle, which works", func(s *arbiterv1.GroupState) bool { return !idle(find(s, r.GetName())) })
 	} else {
-		c.throughout(2*time.Second, "BAN-1", r.GetName()+" is leased and must get no duty", func(s *arbiterv1.GroupState) bool { return idle(find(s, r.GetName())) })
+		c.throughout(2*time.Second, "BAN-1", r.GetName()+" is leased and must get no duty", func(s *arbiterv1.GroupState) bool { return !works(find(s, r.GetName())) })
 	}
 	c.want(c.recorded(r.GetName()).GetId() == l.GetId(), "BAN-1", "the lease is gone: a call to duty does not end it")
 }
@@ -292,7 +292,7 @@ func tryFailoverBan(c *check) {
 	c.setServing(w.GetName(), false)
 	moved := func(s *arbiterv1.GroupState) bool {
 		for _, x := range s.GetReplicas() {
-			if x.GetName() != w.GetName() && x.GetDuty() == working {
+			if x.GetName() != w.GetName() && works(x) {
 				return true
 			}
 		}
@@ -300,7 +300,7 @@ func tryFailoverBan(c *check) {
 	}
 	for waited := time.Duration(0); waited < c.target.Settle; waited += again {
 		s := c.state()
-		c.want(idle(find(s, r.GetName())), "BAN-1", "%s is leased, and has duty since %s failed", r.GetName(), w.GetName())
+		c.want(!works(find(s, r.GetName())), "BAN-1", "%s is leased, and has duty since %s failed", r.GetName(), w.GetName())
 		if moved(s) {
 			break
 		}
@@ -317,7 +317,7 @@ func tryRecreatedPin(c *check) {
 	c.untouched("BAN-1", l)
 	c.refused("PIN-2", "the pin of an instance that is gone", c.pin(l, old.GetInstance()).GetRefusal(), instanceChanged)
 	c.untouched("PIN-4", l)
-	c.want(idle(find(c.last, r.GetName())) || find(c.last, r.GetName()).GetDuty() != working, "BAN-1", "%s is leased, and works since it was created anew", r.GetName())
+	c.want(!works(find(c.last, r.GetName())), "BAN-1", "%s is leased, and works since it was created anew", r.GetName())
 	c.await("LIST-2", "say again that "+r.GetName()+" is idle", func(s *arbiterv1.GroupState) bool { return idle(find(s, r.GetName())) })
 	got := c.pin(l, r.GetInstance())
 	c.granted("PIN-2", "the pin of the instance that runs now", got.GetRefusal())

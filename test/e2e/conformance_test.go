@@ -53,10 +53,10 @@ func dialAs(t *testing.T, s *harness.System, who string) *grpc.ClientConn {
 	return conn
 }
 
-// voters makes the set and a roster with one worker, and returns its pods' UIDs.
-func voters(t *testing.T, s *harness.System, namespace string) map[string]string {
+// sampleVoters makes the set and a roster with one worker, and returns its pods' UIDs.
+func sampleVoters(t *testing.T, s *harness.System, namespace string) map[string]string {
 	t.Helper()
-	manifest := harness.RosterWith(`{"workers": 1, "lifetimeSeconds": 1, "failoverSeconds": 1}`, 3, 3) + "---\n" + harness.SetManifest()
+	manifest := harness.RosterWith(`{"workers": 1, "lifetimeSeconds": 3, "failoverSeconds": 3}`, 3, 3) + "---\n" + harness.SetManifest()
 	if _, err := s.Kubectl(t.Context(), manifest, "apply", "--namespace", namespace, "--filename", "-"); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func quick() []string {
 func TestTheArbiterKeepsToItsSpecification(t *testing.T) {
 	s := install(t)
 	namespace := clustertest.Namespace(t)
-	uids := voters(t, s, namespace)
+	uids := sampleVoters(t, s, namespace)
 	app := conformance.Attend(t.Context(), dialAs(t, s, "attendant"), namespace+"/sample", uids)
 	defer app.Close()
 	driver := app.Driver().Over(conformance.Driver{
