@@ -159,7 +159,8 @@ type AssignedDuty struct {
 
 // ObservedDuty says where the arbiter sees who works.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.pods)",message="observed needs a source: pods"
+// +kubebuilder:validation:XValidation:rule="has(self.pods) != has(self.lease)",message="observed needs one source, pods or lease, and not both"
+// +kubebuilder:validation:XValidation:rule="!has(self.workers) || has(self.pods)",message="workers is for the source pods: a lease has one holder"
 type ObservedDuty struct {
 	// So many members work while the application is settled. As long as another number is
 	// seen, as during an election or with two primaries, nobody counts as idle. Without it
@@ -173,6 +174,21 @@ type ObservedDuty struct {
 	// Each pod itself shows whether it works.
 	// +optional
 	Pods *PodsSource `json:"pods,omitempty"`
+
+	// The holder of a Lease works.
+	// +optional
+	Lease *LeaseSource `json:"lease,omitempty"`
+}
+
+// LeaseSource sees in a coordination.k8s.io Lease who works: its holder, by the convention of
+// client-go's leader election. The holder's identity is a pod's name, or begins with it and "_".
+// While nobody holds it, or the holder does not renew it, nobody counts as idle.
+type LeaseSource struct {
+	// Its name, in the Roster's namespace.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
 }
 
 // PodsSource sees in each pod whether it works.

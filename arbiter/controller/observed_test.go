@@ -8,8 +8,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"offduty.dev/api/v1alpha1"
@@ -244,4 +247,54 @@ func TestAPodThatDoesNotShowItsDutyYetIsUnknownUntilItDoes(t *testing.T) {
 			t.Errorf("the condition: %+v", got)
 		}
 	})
+}
+
+func TestTheHolderOfALeaseIsSeenAndItsReadersErrorIsShown(t *testing.T) {
+	observing(t, byRole, func(ctx context.Context, c *cluster) {
+		t := c.t
+		ro := c.roster(ctx)
+		ro.Spec.Observed = &v1alpha1.ObservedDuty{Lease: &v1alpha1.LeaseSource{Name: "leader"}}
+		must(t, c.Update(ctx, ro))
+		c.reconcile(ctx)
+		want := `the duty of web-0, web-1, web-2 is not known: read lease ns/leader: leases.coordination.k8s.io "leader" not found`
+		if got := c.roster(ctx).Status.Conditions[0]; got.Reason != duty.ReasonDutyUnknown || got.Message != want {
+			t.Errorf("without a lease: %+v", got)
+		}
+		l := &coordinationv1.Lease{}
+		l.Namespace, l.Name = "ns", "leader"
+		l.Spec.LeaseDurationSeconds, l.Spec.HolderIdentity = new(int32(15)), new("web-2_ab")
+		must(t, c.Create(ctx, l))
+		c.reconcile(ctx)
+		c.renew(ctx)
+		result, err := c.Reconcile(ctx, ctrl.Request{NamespacedName: c.key})
+		must(t, err)
+		if diff := cmp.Diff(map[string]string{"web-0": "Idle", "web-1": "Idle", "web-2": "Working"}, c.duties(ctx)); diff != "" {
+			t.Error(diff)
+		}
+		if result.RequeueAfter != time.Second {
+			t.Errorf("it is looked at again after %s", result.RequeueAfter)
+		}
+		g, ref := c.lease(ctx)
+		time.Sleep(15 * time.Second) // the bubble's clock
+		synctest.Wait()
+		if diff := cmp.Diff(map[string]string{"web-0": "Unknown", "web-1": "Unknown", "web-2": "Unknown"}, c.duties(ctx)); diff != "" {
+			t.Errorf("when nobody renews it: %s", diff)
+		}
+		if _, refusal, err := g.Pin(ctx, ref, "uid-web-1"); err != nil || refusal == nil || refusal.Reason != lease.NotIdle {
+			t.Errorf("a pin when nobody renews it: %v, %v", refusal, err)
+		}
+		c.renew(ctx)
+		if _, refusal, err := g.Pin(ctx, ref, "uid-web-1"); err != nil || refusal != nil {
+			t.Errorf("a pin as soon as it is renewed: %v, %v", refusal, err)
+		}
+	})
+}
+
+// renew renews the Lease "leader".
+func (c *cluster) renew(ctx context.Context) {
+	c.t.Helper()
+	var l coordinationv1.Lease
+	must(c.t, c.Get(ctx, types.NamespacedName{Namespace: "ns", Name: "leader"}, &l))
+	l.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+	must(c.t, c.Update(ctx, &l))
 }

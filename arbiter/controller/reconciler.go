@@ -191,7 +191,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, fmt.Errorf("group %s: this arbiter may not be the leader any more", req)
 	}
 	view := group.View()
-	return ctrl.Result{}, errors.Join(r.label(ctx, &ro, view, pods), r.fence(ctx, &ro, group, view), r.fenceAll(ctx, view, pods))
+	return ctrl.Result{RequeueAfter: pollingOf(&ro)}, errors.Join(r.label(ctx, &ro, view, pods), r.fence(ctx, &ro, group, view), r.fenceAll(ctx, view, pods))
 }
 
 // look says whether the pods are to be read from the API server itself, as when the group begins
@@ -222,7 +222,7 @@ func (r *Reconciler) configure(ctx context.Context, ro *v1alpha1.Roster, group *
 		return nil, err
 	}
 	see := r.observe(ro, &settings)
-	if err := group.Configure(ctx, settings, see(pods)); err != nil {
+	if err := group.Configure(ctx, settings, see(ctx, pods)); err != nil {
 		return nil, fmt.Errorf("configure group %s: %w", group.Key(), err)
 	}
 	return pods, nil

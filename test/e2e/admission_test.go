@@ -546,6 +546,12 @@ func TestBadPlansAndRostersAreRefusedWithWordsThatHelp(t *testing.T) {
 		{"a floor of no kind", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{},"assigned":{"workers":1}}`), "floor needs minServing with type MinServing"},
 		{"workers by number and by name", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"assigned":{"workers":1,"working":["a-0"]}}`), "assigned needs either workers"},
 		{"neither workers nor working", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"assigned":{}}`), "assigned needs either workers"},
+		{"duty that is given and observed", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"assigned":{"workers":1},"observed":{"lease":{"name":"a"}}}`), "either assigned"},
+		{"duty that is neither given nor observed", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1}}`), "either assigned"},
+		{"two sources of duty", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{"lease":{"name":"a"},"pods":{"working":"true"}}}`), "observed needs one source"},
+		{"no source of duty", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{}}`), "observed needs one source"},
+		{"a number of holders of one lease", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{"workers":1,"lease":{"name":"a"}}}`), "workers is for the source pods"},
+		{"an expression that says nothing", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{"pods":{"working":""}}}`), "should be at least 1 chars long"},
 		{"settling too fast", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"assigned":{"workers":1,"settleSeconds":5}}`), "greater than or equal to 120"},
 	}
 	for _, tt := range tests {
