@@ -275,6 +275,7 @@ func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]p
 	for _, name := range p.dropped() {
 		if set := u.cache.sets[name]; set.Plan != p.uid && set.Plan != "" {
 			stale = stale || u.behind("set "+name, set.RV)
+			w.Targets = append(w.Targets, plan.Target{Name: name, ResourceVersion: strconv.Itoa(set.RV), Listed: true, Leaving: true})
 			continue
 		}
 		add(target{name: name}, true)

@@ -107,7 +107,8 @@ func World(ctx context.Context, r client.Reader, memory Memory, up *v1alpha1.Upg
 }
 
 // dropped adds the sets that the plan names no more and has not given back yet: its status
-// lists them as long.
+// lists them as long. One that the plan has not armed is barred: a former leader may be about
+// to.
 func (s *Scene) dropped(ctx context.Context, r client.Reader, known map[string]bool) error {
 	for _, name := range TargetNames(s.Plan)[len(s.Plan.Spec.Targets):] {
 		set := &kruisev1beta1.StatefulSet{}
@@ -118,7 +119,10 @@ func (s *Scene) dropped(ctx context.Context, r client.Reader, known map[string]b
 			return fmt.Errorf("observe StatefulSet %s, which is no target any more: %w", name, err)
 		}
 		if !s.mine(set) && s.another(set) {
+			// It is nobody's business here but to be barred: what the cache shows may be older
+			// than this plan's taking over, and who forgets the set then will not give it back.
 			s.Stale = s.Stale || !s.memory.Seen(set)
+			s.World.Targets = append(s.World.Targets, plan.Target{Name: name, ResourceVersion: set.ResourceVersion, Listed: true, Leaving: true})
 			continue
 		}
 		t, err := s.target(ctx, r, &v1alpha1.Target{Name: name}, known)
@@ -140,8 +144,7 @@ func (s *Scene) mine(set *kruisev1beta1.StatefulSet) bool {
 	return armed != nil && armed.Plan == string(s.Plan.UID)
 }
 
-// another says whether a set is armed by somebody else. One that nobody has armed is still
-// barred: a former leader may be about to.
+// another says whether a set is armed by somebody else.
 func (s *Scene) another(set *kruisev1beta1.StatefulSet) bool {
 	_, armed := set.Annotations[v1alpha1.ArmedAnnotation]
 	return armed

@@ -48,9 +48,9 @@ func TestASetThatIsTakenOutIsGivenBackAsLongAsItMayBeThePlans(t *testing.T) {
 	}{
 		{"it is not armed, and only to be barred", "", true, true},
 		{"this plan has it", `{"version":2,"plan":"p"}`, true, false},
-		{"another plan has it", `{"version":2,"plan":"other"}`, false, false},
+		{"another plan has it, as far as can be seen, and it is only to be barred", `{"version":2,"plan":"other"}`, true, true},
 		{"a newer upgrader has it for this plan", `{"version":99,"plan":"p"}`, true, false},
-		{"a newer upgrader has it for another plan", `{"version":99,"plan":"other"}`, false, false},
+		{"a newer upgrader has it for another plan", `{"version":99,"plan":"other"}`, true, true},
 		{"nobody knows", `{`, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
