@@ -8,6 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/plan"
 )
 
@@ -141,6 +144,21 @@ type Settings struct {
 	Weights string
 	// Grace in seconds; -1: none is set.
 	Grace int32
+}
+
+// taken are the settings of a set that is armed, as far as the model of Kruise looks at them.
+var taken = Settings{Policy: "InPlaceOnly", MaxUnavailable: "100%", Weights: v1alpha1.GrantLabel + "=true:100 working=false:50", Grace: -1}
+
+// most is how many of the replicas may be unavailable: K :598, rounded down, and at least one.
+func (s *Set) most() int {
+	if s.MaxUnavailable == taken.MaxUnavailable {
+		return s.Replicas
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(new(intstr.Parse(s.MaxUnavailable)), s.Replicas, false)
+	if err != nil {
+		panic(err)
+	}
+	return max(1, n)
 }
 
 // revision is the name of the controller revision of an image in a set: equal templates

@@ -8,11 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"offduty.dev/api/v1alpha1"
 	"offduty.dev/upgrader/plan"
 )
 
 // kruise is the model of Kruise's controller of Advanced StatefulSets, for a set with
-// Parallel, unorderedUpdate, InPlaceOnly and maxUnavailable 100%, as an armed set is.
+// Parallel, unorderedUpdate and InPlaceOnly, as an armed set is.
 // There is one for each set, as there is one sync at a time for each; they share the
 // process and its cache.
 type kruise struct {
@@ -236,13 +237,43 @@ func (k *kruise) roll(pause func(), set Set, pods, created map[string]Pod, updat
 	if modified {
 		return
 	}
+	k.updateInOrder(pause, set, pods, update)
+}
+
+// updateInOrder ends the round with those that may be updated, as long as not too many are
+// unavailable.
+func (k *kruise) updateInOrder(pause func(), set Set, pods map[string]Pod, update string) {
+	most, gone := set.most(), map[string]bool(nil)
+	if most < set.Replicas {
+		gone = unavailable(pods)
+	}
 	for _, name := range k.order(set, pods, update) {
 		p := pods[name]
-		if p.Revision == update || p.Terminating {
+		if p.Revision == update {
 			continue
 		}
-		k.update(pause, p, set, update)
+		if most < set.Replicas {
+			if len(gone) >= most && !gone[name] { // K :634: one that serves has to wait, and all after it
+				return
+			}
+			gone[name] = true // K :673
+		}
+		if !p.Terminating {
+			k.update(pause, p, set, update)
+		}
 	}
+}
+
+// unavailable are the pods that count against maxUnavailable (K :583): whatever has a state
+// other than Normal among them, also when it serves (K stateful_set_utils.go:394, :449).
+func unavailable(pods map[string]Pod) map[string]bool {
+	out := map[string]bool{}
+	for name, p := range pods {
+		if p.State != plan.StateAbsent && p.State != plan.StateNormal || !p.Ready || p.Terminating || !p.completed() {
+			out[name] = true
+		}
+	}
+	return out
 }
 
 // order is sortPodsToUpdate (K stateful_update_utils.go:27): those that are updated or
@@ -250,6 +281,7 @@ func (k *kruise) roll(pause func(), set Set, pods, created map[string]Pod, updat
 func (k *kruise) order(set Set, pods map[string]Pod, update string) []string {
 	most := set.Replicas - int(min(set.Partition, int32(set.Replicas))) //nolint:gosec // a small number
 	all := names(pods)
+	grants, idle := strings.Contains(set.Weights, v1alpha1.GrantLabel+"=true:"), strings.Contains(set.Weights, "working=false:")
 	rank := func(n string) int {
 		p := pods[n]
 		switch {
@@ -257,11 +289,11 @@ func (k *kruise) order(set Set, pods map[string]Pod, update string) []string {
 			return 0
 		case k.s.cfg.Without == Priority:
 			return 1
-		case set.Armed && p.Grant && p.Working == "false":
+		case grants && p.Grant && idle && p.Working == "false":
 			return 1
-		case set.Armed && p.Grant:
+		case grants && p.Grant:
 			return 2
-		case p.Working == "false":
+		case idle && p.Working == "false":
 			return 3
 		}
 		return 4

@@ -453,6 +453,7 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 		u.patchSet(a.Target, "sets currentRevision "+a.Revision, a.ResourceVersion, func(s *Set) { s.CurrentRevision = a.Revision })
 	case plan.Disarm:
 		u.patchSet(a.Target, "is disarmed", a.ResourceVersion, func(s *Set) {
+			s.Settings, s.Originals = s.Originals, Settings{}
 			s.Armed, s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Original, s.Proven = false, "", 0, 0, 0, 0, ""
 		})
 	case plan.PatchPod:
@@ -481,7 +482,7 @@ func (u *upgrader) applySet(pause func(), a plan.ApplySet) {
 	uid := u.doing.uid
 	u.patchSet(a.Target, fmt.Sprintf("applies partition %d (%s)", a.Partition, a.Why), a.ResourceVersion, func(s *Set) {
 		if s.Plan == "" {
-			s.Original = s.Partition
+			s.Original, s.Originals = s.Partition, s.Settings
 		}
 		if s.Plan != uid {
 			s.Plan, s.ImagesGeneration = uid, 0
@@ -492,7 +493,8 @@ func (u *upgrader) applySet(pause func(), a plan.ApplySet) {
 		if a.Proven != "" {
 			s.Proven = a.Proven
 		}
-		s.Armed, s.Term, s.Partition, s.Foreign = true, u.term, a.Partition, false
+		s.Armed, s.Settings = true, taken
+		s.Term, s.Partition, s.Foreign = u.term, a.Partition, false
 		u.s.tookOver(u, a.Target, uid)
 	})
 }
