@@ -125,6 +125,8 @@ type Replica struct {
 	Lease *Lease
 	// Message says why duty is what it is, for people.
 	Message string
+	// Unverified: it gets no duty before a lease on it is released as upgraded.
+	Unverified bool
 }
 
 // GroupState is one consistent state of a group. It is shared: do not change it.

@@ -220,6 +220,7 @@ func replicaOf(w *arbiterv1.Replica) (Replica, error) {
 		Serving:    w.GetServing(),
 		Generation: w.GetDutyGeneration(),
 		Message:    w.GetMessage(),
+		Unverified: w.GetUnverified(),
 	}
 	if w.GetLease() == nil {
 		return r, nil

@@ -32,7 +32,7 @@ func toReplica(v *duty.View, name string) *arbiterv1.Replica {
 	r := &arbiterv1.Replica{
 		Name: v.Prefix + name, Duty: toDuty(m.Duty), Health: arbiterv1.Health_HEALTH_UNSPECIFIED,
 		Instance: rule.Instance, Serving: v.Rules.Serves(&v.Record.Leases, name),
-		DutyGeneration: m.Generation, Message: m.Message,
+		DutyGeneration: m.Generation, Message: m.Message, Unverified: rule.Quarantined,
 	}
 	if v.Record.Frozen {
 		r.Duty = arbiterv1.Duty_DUTY_UNKNOWN

@@ -278,7 +278,7 @@ func groupState(s *snapshot, cfg *Config, epoch string) *client.GroupState {
 	}
 	for _, name := range sortedNames(s.replicas) {
 		r := s.replicas[name]
-		m := client.Replica{Name: prefix + name, Instance: r.Rules.Instance, Serving: rules.Serves(&table, name)}
+		m := client.Replica{Name: prefix + name, Instance: r.Rules.Instance, Serving: rules.Serves(&table, name), Unverified: r.Rules.Quarantined && cfg.Without != Proof}
 		switch r.Duty {
 		case roster.Working:
 			m.Duty = client.DutyWorking

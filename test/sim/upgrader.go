@@ -342,6 +342,9 @@ func (u *upgrader) replica(name string, target int, state snapshot, blocked bool
 		r.Lease = &l
 	}
 	l, listed := state.replicas[name]
+	if exists && (l.Rules.Instance == "" || l.Rules.Instance == pod.UID) {
+		r.Unverified = l.Rules.Quarantined && (r.Lease != nil || l.Lease.ID == "") && u.s.cfg.Without != Proof
+	}
 	if r.Unlisted = !listed && !blocked; r.Lease == nil && l.Lease.Holder != u.doing.uid {
 		r.LeasedBy = l.Lease.Holder
 	}

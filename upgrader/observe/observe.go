@@ -505,6 +505,9 @@ func (s *Scene) replica(i int, name string, pod *corev1.Pod, set *kruisev1beta1.
 		}
 		if pod != nil && a.Instance != "" && a.Instance != string(pod.UID) {
 			r.Duty = plan.Unknown // the arbiter speaks of another pod
+		} else {
+			// A lease that is ours no more, and is shown, says that it was not told yet.
+			r.Unverified = pod != nil && a.Unverified && (r.Lease != nil || a.Lease == nil)
 		}
 	} else {
 		r.Unlisted = s.View.Arbiter.Blocked == nil

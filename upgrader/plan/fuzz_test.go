@@ -144,6 +144,7 @@ func (s *bytesSource) bendFact(r *Replica) {
 		},
 		func() { r.Revision = []string{"v1", "v2", "v0", ""}[s.n(4)] },
 		func() { r.Verified = []string{"v1", "v2", ""}[s.n(3)] },
+		func() { r.Unverified = s.yes() },
 		func() { r.Hold = !r.Hold },
 		func() { r.Grant = !r.Grant },
 		func() { r.Note = Note{} },

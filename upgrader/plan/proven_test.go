@@ -69,16 +69,53 @@ func TestASetThatLostAllItsPodsIsNotAtRest(t *testing.T) {
 	})
 }
 
-func TestWhatIsProven(t *testing.T) {
-	// atRest has had v2 for long.
-	atRest := func(n int, change func(*World)) func() *World {
-		return func() *World {
-			w := rollout(n)
-			w.complete()
-			change(w)
-			return w
-		}
+// atRest has had v2 for long.
+func atRest(n int, change func(*World)) func() *World {
+	return func() *World {
+		w := rollout(n)
+		w.complete()
+		change(w)
+		return w
 	}
+}
+
+func TestWhatTheArbiterHasNotHeardOf(t *testing.T) {
+	run(t, []test{
+		{
+			name:  "a pod that the arbiter keeps from duty is verified under a lease, were it called verified before",
+			world: atRest(1, func(w *World) { w.pod(0).Unverified = true }),
+			want:  []string{"acquire 1 of web-0"}, reason: Verifying, says: "web-0",
+		},
+		{
+			name:  "which is pinned",
+			world: atRest(1, func(w *World) { w.pod(0).lease().Unverified = true }),
+			want:  []string{"pin L-web-0 for u0"}, reason: Verifying,
+		},
+		{
+			name:  "what was verified is noted with the lease under which it was",
+			world: atRest(1, func(w *World) { w.pod(0).pin().Unverified = true }),
+			want:  []string{"patch web-0 state=Updated verified=v2 fence=7"}, reason: Readmitting,
+		},
+		{
+			name: "and then the arbiter is told, once",
+			world: atRest(1, func(w *World) {
+				w.pod(0).pin().Unverified = true
+				w.pod(0).Fenced = 7
+			}),
+			want: []string{"release L-web-0 upgraded v2"}, reason: Readmitting,
+		},
+		{
+			name: "one that is not well is not leased, and nothing is complete",
+			world: atRest(1, func(w *World) {
+				w.pod(0).Unverified, w.pod(0).Ready, w.pod(0).Fit = true, false, false
+				w.pod(0).Trouble = &Blocker{Reason: "ImagePullBackOff", Message: "no such image"}
+			}),
+			reason: "ImagePullBackOff",
+		},
+	})
+}
+
+func TestWhatIsProven(t *testing.T) {
 	run(t, []test{
 		{
 			name:  "a pod that is lost while the set is at rest needs no lease when it is back",

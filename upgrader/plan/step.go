@@ -58,7 +58,7 @@ func (t *Target) rawStep(w *World, r *Replica, now time.Time) Step {
 		return StepMissing
 	case r.released() && !t.isNew(r):
 		return StepReleased
-	case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released()):
+	case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released() || r.Unverified && !r.fenced()):
 		// The write that releases takes an earlier verification off, and the one that notes
 		// another puts the hold on: what stands on a released pod is not ours.
 		return StepVerifying

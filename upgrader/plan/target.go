@@ -248,7 +248,7 @@ func (t *Target) busy() bool {
 	}
 	for j := range t.Pods {
 		r := &t.Pods[j]
-		if r.Lease != nil || r.Exists && (!t.isNew(r) || r.Verified != t.UpdateRevision || r.marked() || t.needsHold(r)) {
+		if r.Lease != nil || r.Exists && (!t.isNew(r) || r.Verified != t.UpdateRevision || r.Unverified || r.marked() || t.needsHold(r)) {
 			return true
 		}
 	}

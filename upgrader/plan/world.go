@@ -241,6 +241,9 @@ type Replica struct {
 	Duty Duty
 	// Unlisted: the arbiter answers, and its group has no such replica.
 	Unlisted bool
+	// Unverified: the arbiter gives it no duty, as nobody has told it that the revision was
+	// verified: the pod came to it before the set was taken over, while some plan upgraded.
+	Unverified bool
 	// Unhealthy: the application says that it is not fit for duty.
 	Unhealthy bool
 	// Lease of this plan on the replica's name.

@@ -515,7 +515,11 @@ type Replica struct {
 	// The lease on this name, if any.
 	Lease *Lease `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"`
 	// Why duty is what it is, for people, e.g. "has not acknowledged idle yet".
-	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	// It gets no duty, as it runs something that nobody has verified. A lease on it that is
+	// released with LEASE_OUTCOME_UPGRADED ends that. An arbiter that does not keep such
+	// replicas from duty leaves it out.
+	Unverified    bool `protobuf:"varint,9,opt,name=unverified,proto3" json:"unverified,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +608,13 @@ func (x *Replica) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Replica) GetUnverified() bool {
+	if x != nil {
+		return x.Unverified
+	}
+	return false
 }
 
 // Lease is the promise that a replica name gets no duty.
@@ -2408,7 +2419,7 @@ const file_offduty_arbiter_v1_arbiter_proto_rawDesc = "" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12:\n" +
 	"\vretry_after\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\"\xa9\x02\n" +
+	"retryAfter\"\xc9\x02\n" +
 	"\aReplica\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
 	"\x04duty\x18\x02 \x01(\x0e2\x18.offduty.arbiter.v1.DutyR\x04duty\x122\n" +
@@ -2417,7 +2428,10 @@ const file_offduty_arbiter_v1_arbiter_proto_rawDesc = "" +
 	"\aserving\x18\x05 \x01(\bR\aserving\x12'\n" +
 	"\x0fduty_generation\x18\x06 \x01(\x03R\x0edutyGeneration\x12/\n" +
 	"\x05lease\x18\a \x01(\v2\x19.offduty.arbiter.v1.LeaseR\x05lease\x12\x18\n" +
-	"\amessage\x18\b \x01(\tR\amessage\"\xec\x02\n" +
+	"\amessage\x18\b \x01(\tR\amessage\x12\x1e\n" +
+	"\n" +
+	"unverified\x18\t \x01(\bR\n" +
+	"unverified\"\xec\x02\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
