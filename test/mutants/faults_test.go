@@ -124,9 +124,9 @@ var faults = []fault{
 	one("a note's token is not compared", step,
 		`r.Note == Note{ID: r.Lease.ID, Token: r.Lease.Token} &&`, `r.Note.ID == r.Lease.ID &&`, "1"),
 	one("a replica counts as upgraded without verification", step,
-		`case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released()):`, `case false:`, "3", "6"),
+		`case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released() || r.Unverified && !r.fenced()):`, `case false:`, "3", "6"),
 	one("what somebody writes on a released replica is believed", step,
-		`case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released()):`, `case t.isNew(r) && r.Verified != t.UpdateRevision:`, "3"),
+		`r.Verified != t.UpdateRevision || r.released() || r.Unverified`, `r.Verified != t.UpdateRevision || r.Unverified`, "3"),
 	one("released holds are put on again", step,
 		`r.Exists && !r.Terminating && !r.released() &&
 `, `r.Exists && !r.Terminating &&

@@ -374,6 +374,10 @@ func (c *checker) patch(a PatchPod) {
 		c.must(t.Observed || t.HookSeen, a, "Kruise may confirm a hold that it does not know")
 		c.must(a.State != nil && *a.State == StateUpdated || r.State == StateUpdated, a, "nothing will confirm this hold")
 	}
+	c.verified(a, t, r)
+}
+
+func (c *checker) verified(a PatchPod, t *Target, r *Replica) {
 	if a.Verified != nil && *a.Verified != "" {
 		c.must(r.Revision == *a.Verified, a, "it is at %q", r.Revision)
 		c.must(t.Proven == *a.Verified || r.Lease != nil && r.Lease.Pinned || r.Note.ID != "", a, "it is called verified, and nobody has seen to it")
