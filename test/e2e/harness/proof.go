@@ -266,18 +266,25 @@ func (e Evidence) floor() []Violation {
 		if w.Hold == nil {
 			since = e.grantedAt(w.Name, w.At, v)
 		}
-		var serving []string
-		for name, p := range pods {
-			if name != w.Name && p.Lease == "" && (inService(p) || e.wasInService(name, since.Add(-slack), v)) {
-				serving = append(serving, name)
-			}
-		}
-		slices.Sort(serving)
+		serving := e.serving(w.Name, since.Add(-slack), v)
 		if floor := e.floorAt(v); len(serving) < floor {
 			out = append(out, e.violation(2, w.Name, w.At, "the upgrader took %s out of service, although beside it only %d serve (%s) and the floor is %d",
 				w.Name, len(serving), strings.Join(serving, ", "), floor))
 		}
 	}
+	return out
+}
+
+// serving names the pods beside one that were in service at some time since t, before version
+// v, and are not being upgraded then.
+func (e Evidence) serving(beside string, t time.Time, v int64) []string {
+	var out []string
+	for name, p := range e.at(v) {
+		if name != beside && p.Lease == "" && (inService(p) || e.wasInService(name, t, v)) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
 	return out
 }
 
