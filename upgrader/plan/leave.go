@@ -53,9 +53,13 @@ func (t *Target) leased() bool {
 	return slices.ContainsFunc(t.Pods, func(r Replica) bool { return r.Lease != nil })
 }
 
-// bare says whether any pod lacks its hold.
+// bare says whether any pod lacks its hold that Kruise must be kept off. One that was lost and
+// came back at the update revision is in no danger from the partition, and has no duty before
+// it is verified.
 func (t *Target) bare() bool {
-	return slices.ContainsFunc(t.Pods, func(r Replica) bool { return t.needsHold(&r) })
+	return slices.ContainsFunc(t.Pods, func(r Replica) bool {
+		return t.needsHold(&r) && (!t.isNew(&r) || r.Verified == t.UpdateRevision)
+	})
 }
 
 // unhold takes our labels off the pods. The partition protects them now.

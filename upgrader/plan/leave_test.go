@@ -125,6 +125,24 @@ func TestLeaving(t *testing.T) {
 			want: []string{"patch web-1 grant=false note="}, reason: Undoing, says: "web-1",
 		},
 		{
+			name: "who is past the point of no return gets room in the partition when another was lost and came back new",
+			world: leaving(func(w *World) {
+				w.pod(0).reborn("v2")
+				w.pod(1).release()
+				w.web().Partition = 2
+			}),
+			want: []string{"apply web partition 1 (Selecting)"}, reason: Updating, says: "web-1",
+		},
+		{
+			name: "but not while an old one has lost its hold: Kruise could take that",
+			world: leaving(func(w *World) {
+				w.pod(0).reborn("v1")
+				w.pod(1).release()
+				w.web().Partition = Parked
+			}),
+			reason: Updating, says: "web-1",
+		},
+		{
 			name:  "then the rest of what was taken over",
 			world: leaving(settled),
 			want:  []string{"disarm web"}, reason: Leaving,
