@@ -125,8 +125,8 @@ var faults = []fault{
 		`r.Note == Note{ID: r.Lease.ID, Token: r.Lease.Token} &&`, `r.Note.ID == r.Lease.ID &&`, "1"),
 	one("a replica counts as upgraded without verification", step,
 		`case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released() || r.Unverified && !r.fenced()):`, `case false:`, "3", "6"),
-	one("what somebody writes on a released replica is believed", step,
-		`r.Verified != t.UpdateRevision || r.released() || r.Unverified`, `r.Verified != t.UpdateRevision || r.Unverified`, "3"),
+	one("what somebody writes on a released replica is believed, whomever the arbiter keeps from duty", step,
+		`r.Verified != t.UpdateRevision || r.released() || r.Unverified && !r.fenced()`, `r.Verified != t.UpdateRevision`, "3"),
 	one("released holds are put on again", step,
 		`r.Exists && !r.Terminating && !r.released() &&
 `, `r.Exists && !r.Terminating &&
@@ -182,9 +182,10 @@ var faults = []fault{
 		n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: Parked,`, `if t.Partition != int32(len(t.Pods)) || t.unproven() {
 		n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: int32(len(t.Pods)),`, "6").
 		and(nextGo, `t.CurrentRevision != t.UpdateRevision || t.Partition != Parked`, `t.CurrentRevision != t.UpdateRevision || t.Partition != int32(len(t.Pods))`),
-	one("a set that looks at rest is taken for that", target,
+	one("a set that looks at rest is taken for that, whomever the arbiter keeps from duty", target,
 		`t.uniform() && t.Proven == t.UpdateRevision`, `t.uniform()`, "6").
-		and(target, `len(t.Pods) > 0 && t.Proven != t.UpdateRevision`, `false`),
+		and(target, `len(t.Pods) > 0 && t.Proven != t.UpdateRevision`, `false`).
+		and(step, ` || r.Unverified && !r.fenced()`, ``),
 	one("at what a set is at rest is not noted", target,
 		`Partition: Parked, Proven: t.UpdateRevision, Why: Finishing}`, `Partition: Parked, Why: Finishing}`, "6"),
 	one("a lagging currentRevision is ignored", target,
