@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,7 +39,8 @@ const slack = time.Second
 //     lease, and again at the pin: one that went out of service by itself after the grant, or
 //     in the second before it, of which the arbiter may not have heard, counts.
 //  4. No write of the upgrader sets a partition below the number of replicas that are
-//     neither granted nor at the update revision, at that version.
+//     neither granted nor at the update revision, at that version. One that a leader took back
+//     in the second before, which had been succeeded just then, counts as granted.
 func (e Evidence) Prove() []Violation {
 	var out []Violation
 	out = append(out, e.undisturbed()...)
@@ -364,12 +366,59 @@ func (e Evidence) needed(s Set, base int64) (n int, who []string) {
 	seen := s.Observed >= e.templateGeneration(s)
 	for _, name := range s.names() {
 		p, ok := pods[name]
-		if ok && (p.Grant && p.Lease != "" && seen || seen && (!p.Gone || p.Version > base) && p.Revision == s.UpdateRevision) {
+		granted := p.Grant && p.Lease != "" || e.takenBackLate(s, name)
+		if ok && (granted && seen || seen && (!p.Gone || p.Version > base) && p.Revision == s.UpdateRevision) {
 			continue
 		}
 		who = append(who, name)
 	}
 	return len(who), who
+}
+
+// takenBackLate says whether a pod lost its grant just before a version of its set, by which
+// a new leader's term was young: a leader that was succeeded and does not know it yet may take
+// a replica back, and no precondition of its successor's write spans the pod. It has its hold.
+func (e Evidence) takenBackLate(s Set, pod string) bool {
+	since := s.At.Add(-slack)
+	was, is, held := false, false, false
+	for _, p := range e.Pods {
+		if p.Name == pod && p.Version < s.Version {
+			was = was && !p.At.Before(since) || p.Grant && p.Lease != ""
+			is, held = p.Grant, p.Hold
+		}
+	}
+	return was && !is && held && e.succeeded(s)
+}
+
+// succeeded says whether another leader put its term on a set in the time before a version of
+// it in which its predecessor may still believe to lead.
+func (e Evidence) succeeded(s Set) bool {
+	before, young := int64(0), false
+	for _, x := range e.Sets {
+		if x.Name != s.Name || x.Version > s.Version || x.Armed == "" {
+			continue
+		}
+		t := termOf(x)
+		if before != 0 && t != before {
+			young = !x.At.Before(s.At.Add(-handover))
+		}
+		before = t
+	}
+	return young
+}
+
+// handover is how long a leader that was succeeded may go on without knowing it: until it has
+// heard of the election again.
+const handover = 10 * time.Second
+
+func termOf(s Set) int64 {
+	var a struct {
+		Term int64 `json:"term"`
+	}
+	if json.Unmarshal([]byte(s.Armed), &a) != nil {
+		return 0
+	}
+	return a.Term
 }
 
 // templateGeneration is the generation with which s got its template.

@@ -233,6 +233,15 @@ func TestProve(t *testing.T) {
 			want:   []int{4},
 		},
 		{
+			name: "but not for a grant that a leader took back which had just been succeeded",
+			change: func(e *Evidence) {
+				e.next("sample-1", 1025, func(p *Pod) { p.Grant, p.Lease = false, "" })
+				for i := range e.Sets {
+					e.Sets[i].Armed = fmt.Sprintf(`{"term":%d}`, 1+i/3)
+				}
+			},
+		},
+		{
 			name:   "one that is lowered before Kruise has seen the template does, too",
 			change: func(e *Evidence) { e.Sets[2].Observed, e.Sets[3].Observed = 1, 1 },
 			want:   []int{4},
