@@ -92,6 +92,14 @@ func (e *Evidence) next(name string, version int64, change func(*Pod)) {
 	slices.SortStableFunc(e.Pods, func(a, b Pod) int { return int(a.Version - b.Version) })
 }
 
+// succeeded makes it a history in which the one who lowers the partition has just taken over.
+func succeeded(e *Evidence) {
+	for i := range e.Sets {
+		e.Sets[i].Armed = `{"term":1}`
+	}
+	e.Sets[3].Armed = `{"term":2}`
+}
+
 // closed makes it a history in which the gate of sample-1 is closed under a lease that was
 // granted at that time, when sample-2 is out of service since version 20.
 func closed(e *Evidence, granted int64) {
@@ -236,9 +244,7 @@ func TestProve(t *testing.T) {
 			name: "but not for a grant that a leader took back which had just been succeeded",
 			change: func(e *Evidence) {
 				e.next("sample-1", 1025, func(p *Pod) { p.Grant, p.Lease = false, "" })
-				for i := range e.Sets {
-					e.Sets[i].Armed = fmt.Sprintf(`{"term":%d}`, 1+i/3)
-				}
+				succeeded(e)
 			},
 		},
 		{
