@@ -29,6 +29,7 @@ func TestATimeThatRunsOutLetsNobodyElseGo(t *testing.T) {
 		if granted, refused := s.acquire("early"); granted != 1 {
 			t.Fatalf("somebody else got %d leases, not the one that is left: %v", granted, refused)
 		}
+		s.await("theirs is noted", func(n harness.Now) error { return leased(n, 2) })
 		s.await("theirs has run out", func(n harness.Now) error { return leasedAlone(n, pod) })
 		s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"maxLeased":1}}`))
 		s.await("the arbiter goes by the new limit", limitedTo(1))
@@ -84,6 +85,14 @@ func limitedTo(limit int32) func(harness.Now) error {
 		}
 		return nil
 	}
+}
+
+// leased wants so many leases, whoever has them.
+func leased(n harness.Now, want int) error {
+	if l := n.Rosters[harness.Group].Status.Leases; len(l) != want {
+		return fmt.Errorf("there are %+v", l)
+	}
+	return nil
 }
 
 // leasedAlone wants one lease, pinned, on a pod.
