@@ -112,7 +112,8 @@ func TestSeveralTargetsShareOneGroup(t *testing.T) {
 }
 
 // oneByOne wants the replicas of each set to have got an image one after the other, without
-// one of another set in between. Which set is first depends on which Kruise sees first.
+// one of another set in between. Which set is first depends on which Kruise sees first, and so
+// the first replica may be alone: as soon as both sets can go on, the one that needs less does.
 func (s *stage) oneByOne(image string) {
 	s.t.Helper()
 	e, err := s.Evidence(s.t.Context())
@@ -122,7 +123,11 @@ func (s *stage) oneByOne(image string) {
 	for _, pod := range order {
 		sets = append(sets, pod[:strings.LastIndexByte(pod, '-')])
 	}
-	if n := len(slices.Compact(sets)); n != 2 {
+	if len(sets) < 2 {
+		s.t.Fatalf("only %v got %s", order, image)
+	}
+	turns := func(sets []string) int { return len(slices.Compact(slices.Clone(sets))) }
+	if turns(sets) != 2 && turns(sets[1:]) != 2 {
 		s.t.Errorf("the sets took turns: %v", order)
 	}
 }
