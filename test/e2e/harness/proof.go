@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,12 +34,10 @@ const slack = time.Second
 //     unless its lease ran out while everything could still be undone: then the arbiter may
 //     give it duty although nobody has opened its gate yet.
 //  2. When the upgrader takes a replica out of service, the others that are ready and not
-//     being upgraded are at least the floor. The arbiter looks at the floor when it grants the
-//     lease, and again at the pin: one that went out of service by itself after the grant, or
-//     in the second before it, of which the arbiter may not have heard, counts.
+//     being upgraded are at least the floor. One that went out of service by itself
+//     counts for a second, as the arbiter may not have heard of it.
 //  4. No write of the upgrader sets a partition below the number of replicas that are
-//     neither granted nor at the update revision, at that version. One that a leader took back
-//     in the second before, which had been succeeded just then, counts as granted.
+//     neither granted nor at the update revision, at that version.
 func (e Evidence) Prove() []Violation {
 	var out []Violation
 	out = append(out, e.undisturbed()...)
@@ -264,46 +261,19 @@ func (e Evidence) floor() []Violation {
 		if !pods[w.Name].Ready || e.missing(v) {
 			continue // it served nobody anyway, or nobody knows
 		}
-		since := w.At // the pin was just now
-		if w.Hold == nil {
-			since = e.grantedAt(w.Name, w.At, v)
+		var serving []string
+		for name, p := range pods {
+			if name != w.Name && p.Lease == "" && (inService(p) || e.wasInService(name, w.At.Add(-slack), v)) {
+				serving = append(serving, name)
+			}
 		}
-		serving := e.serving(w.Name, since.Add(-slack), v)
+		slices.Sort(serving)
 		if floor := e.floorAt(v); len(serving) < floor {
 			out = append(out, e.violation(2, w.Name, w.At, "the upgrader took %s out of service, although beside it only %d serve (%s) and the floor is %d",
 				w.Name, len(serving), strings.Join(serving, ", "), floor))
 		}
 	}
 	return out
-}
-
-// serving names the pods beside one that were in service at some time since t, before version
-// v, and are not being upgraded then.
-func (e Evidence) serving(beside string, t time.Time, v int64) []string {
-	var out []string
-	for name, p := range e.at(v) {
-		if name != beside && p.Lease == "" && (inService(p) || e.wasInService(name, t, v)) {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// grantedAt is when the lease was granted under which a pod is taken out of service by a write
-// at t of version v: then the arbiter looked at the floor. t if the record does not have it.
-func (e Evidence) grantedAt(pod string, t time.Time, v int64) time.Time {
-	var last []v1alpha1.LeaseRecord
-	for i := range e.Rosters {
-		if e.Rosters[i].Version < v {
-			last = e.Rosters[i].Status.Leases
-		}
-	}
-	i := slices.IndexFunc(last, func(l v1alpha1.LeaseRecord) bool { return l.Replica == pod })
-	if i < 0 || last[i].GrantedAt == nil || t.Before(last[i].GrantedAt.Time) {
-		return t
-	}
-	return last[i].GrantedAt.Time
 }
 
 func inService(p Pod) bool { return p.Ready && !p.Gone && !p.Terminating }
@@ -366,59 +336,12 @@ func (e Evidence) needed(s Set, base int64) (n int, who []string) {
 	seen := s.Observed >= e.templateGeneration(s)
 	for _, name := range s.names() {
 		p, ok := pods[name]
-		granted := p.Grant && p.Lease != "" || e.takenBackLate(s, name)
-		if ok && (granted && seen || seen && (!p.Gone || p.Version > base) && p.Revision == s.UpdateRevision) {
+		if ok && (p.Grant && p.Lease != "" && seen || seen && (!p.Gone || p.Version > base) && p.Revision == s.UpdateRevision) {
 			continue
 		}
 		who = append(who, name)
 	}
 	return len(who), who
-}
-
-// takenBackLate says whether a pod lost its grant just before a version of its set, by which
-// a new leader's term was young: a leader that was succeeded and does not know it yet may take
-// a replica back, and no precondition of its successor's write spans the pod. It has its hold.
-func (e Evidence) takenBackLate(s Set, pod string) bool {
-	since := s.At.Add(-slack)
-	was, is, held := false, false, false
-	for _, p := range e.Pods {
-		if p.Name == pod && p.Version < s.Version {
-			was = was && !p.At.Before(since) || p.Grant && p.Lease != ""
-			is, held = p.Grant, p.Hold
-		}
-	}
-	return was && !is && held && e.succeeded(s)
-}
-
-// succeeded says whether another leader put its term on a set in the time before a version of
-// it in which its predecessor may still believe to lead.
-func (e Evidence) succeeded(s Set) bool {
-	before, young := int64(0), false
-	for _, x := range e.Sets {
-		if x.Name != s.Name || x.Version > s.Version || x.Armed == "" {
-			continue
-		}
-		t := termOf(x)
-		if before != 0 && t != before {
-			young = !x.At.Before(s.At.Add(-handover))
-		}
-		before = t
-	}
-	return young
-}
-
-// handover is how long a leader that was succeeded may go on without knowing it: until it has
-// heard of the election again.
-const handover = 10 * time.Second
-
-func termOf(s Set) int64 {
-	var a struct {
-		Term int64 `json:"term"`
-	}
-	if json.Unmarshal([]byte(s.Armed), &a) != nil {
-		return 0
-	}
-	return a.Term
 }
 
 // templateGeneration is the generation with which s got its template.
