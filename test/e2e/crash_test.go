@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"offduty.dev/test/cluster/controlplane"
@@ -116,6 +118,26 @@ func TestCrashMatrix(t *testing.T) {
 	}
 }
 
+// waitsForUpdate is what Kruise logs of a set none of whose pods it looks at before one that it
+// has updated shows it.
+const waitsForUpdate = "Not satisfied update for statefulSet"
+
+// lastOfKruise is the last that Kruise logged of the pods of the set.
+func (m *matrix) lastOfKruise() string {
+	p, err := m.Cluster.Process(controlplane.Kruise)
+	m.must(err)
+	log, err := os.ReadFile(p.Log())
+	m.must(err)
+	set := fmt.Sprintf("statefulSet=%q", m.Namespace+"/"+harness.Group)
+	last := ""
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, "stateful_set_control.go") && strings.Contains(line, set) {
+			last = line
+		}
+	}
+	return last
+}
+
 const crashStrategy = "{handover: Request, maxUnavailable: 2}"
 
 func (m *matrix) image() string { return fmt.Sprintf("alpine:3.20.%d", m.rollouts) }
@@ -213,11 +235,13 @@ func (m *matrix) settle() {
 	const what = "the plan is ready and nothing is left over"
 	if err := m.History.Await(ctx, what, complete); err == nil {
 		return
-	} else if p, ok := m.History.Now().Plans[harness.Group]; !m.stalls || !ok || p.Condition("Ready").Reason != "Selecting" {
+	}
+	last := m.lastOfKruise()
+	if !m.stalls || !strings.Contains(last, waitsForUpdate) {
 		m.await(what, complete)
 		return
 	}
-	m.t.Log("Kruise stands still: it waits for the update of a pod that was deleted before its cache had it (it knows pods by name); restarting it")
+	m.t.Logf("Kruise stands still, and is restarted: it waits for the update of a pod that was deleted before its cache had it (it knows pods by name): %s", last)
 	m.must(m.Cluster.Restart(m.t.Context(), controlplane.Kruise))
 	m.await(what, complete)
 }

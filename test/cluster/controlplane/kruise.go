@@ -55,6 +55,8 @@ func (c *Cluster) startKruise(ctx context.Context) error {
 		"--protection-log-path="+c.file("logs", "kruise-protection"),
 		"--logtostderr=true",
 		"--v=3",
+		// It tells whether Kruise waits for an update that never comes.
+		"--vmodule=stateful_set_control=4",
 		"--feature-gates=KruiseDaemon=false", // the daemon needs a real container runtime
 		"--rest-config-qps=500",
 		"--rest-config-burst=1000",
