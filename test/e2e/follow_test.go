@@ -41,12 +41,18 @@ func images(n harness.Now) []string {
 
 func (s *stage) checkImages(partition int32, want ...string) {
 	s.t.Helper()
+	s.checkImagesBetween(partition, partition, want...)
+}
+
+// checkImagesBetween is for where the partition may be higher than it needs to be.
+func (s *stage) checkImagesBetween(least, most int32, want ...string) {
+	s.t.Helper()
 	now := s.History.Now()
 	if diff := cmp.Diff(want, images(now)); diff != "" {
 		s.t.Errorf("the images of the pods (-want +got):\n%s", diff)
 	}
-	if got := now.Sets[harness.Group].Partition; got != partition {
-		s.t.Errorf("the partition is %d, not %d", got, partition)
+	if got := now.Sets[harness.Group].Partition; got < least || got > most {
+		s.t.Errorf("the partition is %d, not %d to %d", got, least, most)
 	}
 }
 
@@ -97,7 +103,9 @@ func TestTheTemplateChangesAgainAndAgain(t *testing.T) {
 				s.wait("a replica is released", done)
 				s.must(changed)
 				s.await("two are upgraded", waiting("2/5", "WaitingForDuty"))
-				s.checkImages(3, "3.18.2", "3.18.0", "3.19.0", "3.18.0", "3.19.0")
+				// Kruise may bring the released ones to the new template before the partition is
+				// raised for that. Then it need not be lowered again for anybody.
+				s.checkImagesBetween(3, 5, "3.18.2", "3.18.0", "3.19.0", "3.18.0", "3.19.0")
 			})
 			t.Run("an undo half-way counts those that were never upgraded from there, and takes back the others", func(t *testing.T) {
 				s := s.on(t)
