@@ -1,0 +1,243 @@
+package source
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"offduty.dev/arbiter/application"
+	"offduty.dev/arbiter/roster"
+)
+
+const (
+	// etcdPort is where etcd serves clients if nothing else is said.
+	etcdPort = 2379
+	// etcdMaxLag is how many entries of its log an idle member may lag behind by default: some
+	// tenths of a second under load, as the members do not answer at the same instant.
+	etcdMaxLag = 1000
+	// etcdIdle closes connections that nobody uses any more, as those to pods that have gone.
+	etcdIdle = time.Minute
+	// etcdMaxAnswer bounds what is read of an answer, in bytes.
+	etcdMaxAnswer = 1 << 20
+)
+
+// EtcdOptions say how the members of an etcd cluster are asked.
+type EtcdOptions struct {
+	// Port is their client port; 0: 2379.
+	Port int32
+	// MaxLag is how many entries of its log an idle member may lag behind the leader; nil: 1000.
+	MaxLag *uint64
+	// TLS of the connection to a member; nil: none.
+	TLS func(m application.Member) *tls.Config
+}
+
+// Etcd sees in the members' own API who leads an etcd cluster, which is to work, and which
+// members are healthy and follow it, which is to be idle. It moves leadership.
+//
+// Members are asked at their pod's address; no address that etcd names is ever called.
+type Etcd struct {
+	port   string
+	maxLag uint64
+	tls    func(m application.Member) *tls.Config
+
+	mu    sync.Mutex
+	conns map[string]etcdConn // by member
+}
+
+type etcdConn struct {
+	address string
+	conn    *grpc.ClientConn
+}
+
+var (
+	_ application.Source   = &Etcd{}
+	_ application.Handover = &Etcd{}
+)
+
+// NewEtcd returns a source that has not connected yet. Close ends its connections.
+func NewEtcd(o EtcdOptions) *Etcd {
+	e := &Etcd{port: strconv.Itoa(etcdPort), maxLag: etcdMaxLag, tls: o.TLS, conns: map[string]etcdConn{}}
+	if o.Port != 0 {
+		e.port = strconv.Itoa(int(o.Port))
+	}
+	if o.MaxLag != nil {
+		e.maxLag = *o.MaxLag
+	}
+	return e
+}
+
+// See implements application.Source.
+func (e *Etcd) See(ctx context.Context, members map[string]application.Member) map[string]roster.Sight {
+	e.drop(members)
+	return judgeEtcd(members, e.askAll(ctx, members), e.maxLag)
+}
+
+// HandOver implements application.Handover, by MoveLeader. It is refused, and nothing done, unless
+// from leads by its own word and to is a healthy voter that follows it and does not lag.
+func (e *Etcd) HandOver(ctx context.Context, from, to application.Member) error {
+	answers := e.askAll(ctx, map[string]application.Member{from.Name: from, to.Name: to})
+	leader, heir := answers[from.Name], answers[to.Name]
+	if why := leader.stranger(from); why != "" {
+		return fmt.Errorf("%w: %s: %s", application.ErrRefused, from.Name, why)
+	}
+	if why := heir.stranger(to); why != "" {
+		return fmt.Errorf("%w: %s: %s", application.ErrRefused, to.Name, why)
+	}
+	switch why := heir.unfit(leader, e.maxLag); {
+	case leader.leader != leader.id:
+		return fmt.Errorf("%w: %s does not lead", application.ErrRefused, from.Name)
+	case heir.contradicts(leader):
+		return fmt.Errorf("%w: %s says %s, %s says %s", application.ErrRefused, from.Name, leader.says(), to.Name, heir.says())
+	case why != "":
+		return fmt.Errorf("%w: %s cannot take over: %s", application.ErrRefused, to.Name, why)
+	}
+	conn, err := e.connect(from)
+	if err != nil {
+		return err
+	}
+	_, err = pb.NewMaintenanceClient(conn).MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: heir.id})
+	switch {
+	case err == nil:
+		return nil
+	case slices.Contains(etcdRefusals, status.Code(err)):
+		return fmt.Errorf("%w: etcd of %s: %s", application.ErrRefused, from.Name, etcdSays(err))
+	}
+	return fmt.Errorf("move the etcd leader from %s to %s: %w", from.Name, to.Name, err)
+}
+
+// etcdRefusals are the codes of an etcd that has begun nothing: it does not lead, does not know
+// the other, or does not let us.
+var etcdRefusals = []codes.Code{codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented}
+
+// askAll asks all members at once, and returns before ctx is done.
+func (e *Etcd) askAll(ctx context.Context, members map[string]application.Member) map[string]etcdAnswer {
+	if until, ok := ctx.Deadline(); ok {
+		// Who is silent must not cost what the others have said.
+		earlier, cancel := context.WithDeadline(ctx, until.Add(-etcdReserve))
+		defer cancel()
+		ctx = earlier
+	}
+	var (
+		mu      sync.Mutex
+		all     sync.WaitGroup
+		answers = make(map[string]etcdAnswer, len(members))
+	)
+	for name, m := range members {
+		all.Go(func() {
+			a := e.ask(ctx, m)
+			mu.Lock()
+			defer mu.Unlock()
+			answers[name] = a
+		})
+	}
+	all.Wait()
+	return answers
+}
+
+// etcdReserve is how long before the end of a look the members are no longer waited for.
+const etcdReserve = 100 * time.Millisecond
+
+// ask asks one member about itself.
+func (e *Etcd) ask(ctx context.Context, m application.Member) etcdAnswer {
+	conn, err := e.connect(m)
+	if err != nil {
+		return etcdAnswer{err: err}
+	}
+	s, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
+	if err != nil {
+		return etcdAnswer{err: errors.New(etcdSays(err))}
+	}
+	// What it knows itself, and not what a majority knows: it answers also when it is alone.
+	l, err := pb.NewClusterClient(conn).MemberList(ctx, &pb.MemberListRequest{Linearizable: false})
+	if err != nil {
+		return etcdAnswer{err: errors.New(etcdSays(err))}
+	}
+	a := etcdAnswer{
+		cluster: s.GetHeader().GetClusterId(), id: s.GetHeader().GetMemberId(), leader: s.GetLeader(), term: s.GetRaftTerm(),
+		committed: s.GetRaftIndex(), applied: s.GetRaftAppliedIndex(), learner: s.GetIsLearner(), troubles: s.GetErrors(),
+		list: map[uint64]etcdEntry{},
+	}
+	for _, member := range l.GetMembers() {
+		a.list[member.GetID()] = etcdEntry{
+			name: member.GetName(), urls: append(member.GetPeerURLs(), member.GetClientURLs()...), learner: member.GetIsLearner(),
+		}
+	}
+	return a
+}
+
+// etcdSays is an error of a call in few words.
+func etcdSays(err error) string {
+	s := status.Convert(err)
+	if strings.HasPrefix(s.Message(), "etcdserver: ") {
+		return s.Message()
+	}
+	return fmt.Sprintf("%s (%s)", s.Message(), s.Code())
+}
+
+// connect returns the connection to a member, which is made when it is used.
+func (e *Etcd) connect(m application.Member) (*grpc.ClientConn, error) {
+	if net.ParseIP(m.Address) == nil {
+		return nil, errors.New("its pod has no address")
+	}
+	address := net.JoinHostPort(m.Address, e.port)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c, ok := e.conns[m.Name]
+	if ok && c.address == address {
+		return c.conn, nil
+	}
+	secure := insecure.NewCredentials()
+	if e.tls != nil {
+		secure = credentials.NewTLS(e.tls(m))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address,
+		grpc.WithTransportCredentials(secure),
+		// The address is the pod's, and nobody is to be asked on the way there.
+		grpc.WithNoProxy(), grpc.WithDisableServiceConfig(),
+		grpc.WithIdleTimeout(etcdIdle),
+		// A member that comes back is to be seen soon.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(etcdMaxAnswer)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to etcd at %s: %w", address, err)
+	}
+	if ok {
+		_ = c.conn.Close()
+	}
+	e.conns[m.Name] = etcdConn{address: address, conn: conn}
+	return conn, nil
+}
+
+// drop closes the connections to those that are no members any more.
+func (e *Etcd) drop(members map[string]application.Member) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, c := range e.conns {
+		if _, still := members[name]; !still {
+			_ = c.conn.Close()
+			delete(e.conns, name)
+		}
+	}
+}
+
+// Close ends all connections.
+func (e *Etcd) Close() error {
+	e.drop(nil)
+	return nil
+}
