@@ -299,7 +299,8 @@ type AcquireRequest struct {
 	RequestID string
 	// Candidates in order of preference, 1 to 1000.
 	Candidates []Candidate
-	// Max is how many new grants are wanted, 1 to 1000.
+	// Max is how many leases are wanted, those among the candidates that the holder has
+	// already included; 1 to 1000.
 	Max int
 	// TTL is in whole seconds, 1 to 3600.
 	TTL time.Duration

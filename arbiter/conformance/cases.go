@@ -90,6 +90,10 @@ func leasingCases() []Case {
 			clauses("GRANT-6"), nil, tryAcquireDuplicate,
 		},
 		{
+			"acquire-late", Leasing, "What a request got that was granted late counts for the next one",
+			clauses("GRANT-9", "GRANT-10"), nil, tryAcquireLate,
+		},
+		{
 			"acquire-reordered", Leasing, "A request of an earlier leader that arrives late grants nothing",
 			clauses("ADOPT-4", "GRANT-6"), nil, tryAcquireReordered,
 		},

@@ -56,6 +56,7 @@ var specification = []Clause{
 	{"GRANT-7", "The token of a grant MUST be above every token that the group has seen. The id of a lease MUST NOT be used again."},
 	{"GRANT-8", "A name that the group does not have MUST be refused with UNKNOWN_REPLICA."},
 	{"GRANT-9", "The answer MUST list the leases that the holder has among the candidates, and the refused ones with their reasons. Those beyond max MUST be in neither list."},
+	{"GRANT-10", "What the holder has among the candidates already MUST count against max, whichever request it was granted to: a request that arrived late may have been granted meanwhile."},
 	{"BAN-1", "From the answer on until the lease has ended the arbiter MUST NOT give duty to the name, be it by failover, handover or an administrator's wish."},
 	{"BAN-2", "If the application lets a leased replica work all the same, the replica MUST stop being IDLE."},
 	{"TTL-1", "A lease MUST NOT end by time before its TTL has passed since the grant, the last renewal or the adoption."},

@@ -119,6 +119,7 @@ var faults = []struct {
 	{"claims are believed", "known-leases", "ADOPT-6"},
 	{"max is not counted", "acquire-order", "GRANT-5"},
 	{"requests have no identity", "acquire-duplicate", "GRANT-6"},
+	{"what is there already does not count", "acquire-late", "GRANT-10"},
 	{"who works is leased", "acquire-idle", "GRANT-1"},
 	{"instances are not compared", "acquire-instance", "GRANT-2"},
 	{"a lease is everybody's", "acquire-one", "GRANT-3"},

@@ -419,8 +419,8 @@ func (d *double) AcquireLeases(ctx context.Context, q *arbiterv1.AcquireLeasesRe
 		return &arbiterv1.AcquireLeasesResponse{Refusal: no(arbiterv1.RefusalReason_REFUSAL_REASON_STALE_TOKEN)}, nil
 	}
 	left := int(q.GetMax())
-	for _, l := range d.rec.Leases {
-		if l.Request == q.GetRequestId() && d.fault != "requests have no identity" {
+	for _, name := range d.names() {
+		if l, ok := d.rec.Leases[name]; ok && d.counts(name, l, q) {
 			left--
 		}
 	}
@@ -436,6 +436,15 @@ func (d *double) AcquireLeases(ctx context.Context, q *arbiterv1.AcquireLeasesRe
 	}
 	d.save()
 	return out, nil
+}
+
+// counts says whether a lease that there is counts against max.
+func (d *double) counts(name string, l lease, q *arbiterv1.AcquireLeasesRequest) bool {
+	if l.Request == q.GetRequestId() {
+		return d.fault != "requests have no identity"
+	}
+	named := slices.ContainsFunc(q.GetCandidates(), func(c *arbiterv1.Candidate) bool { return c.GetReplica() == name })
+	return named && l.Holder == q.GetHolder() && d.fault != "what is there already does not count"
 }
 
 // candidate grants one, says why not, or neither: beyond max.

@@ -95,7 +95,7 @@ func tryAcquireOrder(c *check) {
 	c.refused("GRANT-8", "a name that is not in the group", got.GetRefusals()[0].GetRefusal(), unknownReplica)
 	c.want(len(got.GetLeases()) == 1 && got.GetLeases()[0].GetReplica() == rs[1].GetName(), "GRANT-5",
 		"with max 1 the first candidate that is not refused, %s, must be granted, and it alone", rs[1].GetName())
-	more := h.acquire(h.request(long, 1, rs[1], rs[0]))
+	more := h.acquire(h.request(long, 2, rs[1], rs[0]))
 	c.want(len(more.GetLeases()) == 2, "GRANT-9", "the answer must list the lease that the holder has among the candidates, and the new one")
 }
 
@@ -130,6 +130,19 @@ func tryAcquireDuplicate(c *check) {
 		c.want(id == ids[0] && id != "", "GRANT-6", "one request, sent %d times at once, got these leases: %q", len(ids), ids)
 	}
 	c.want(leases(c.state()) == 1, "GRANT-6", "one request for one lease, sent %d times at once, has made %d leases", len(ids), leases(c.last))
+}
+
+// tryAcquireLate is for a holder that did not hear of a grant: it asks anew, for one, and must
+// not end up with two.
+func tryAcquireLate(c *check) {
+	rs := c.idlers(2)
+	h := c.holder()
+	late := h.lease(rs[1], long)
+	got := h.acquire(h.request(long, 1, rs...)).GetLeases()
+	c.want(len(got) > 0, "GRANT-9", "the answer must list the lease that the holder has among the candidates, %s", show(late))
+	c.want(len(got) == 1 && got[0].GetId() == late.GetId(), "GRANT-10",
+		"with max 1, and one lease of the holder among the candidates, nothing more must be granted; the answer has %d leases", len(got))
+	c.want(leases(c.state()) == 1, "GRANT-10", "the holder has asked for one lease, twice, and there are %d", leases(c.last))
 }
 
 func tryAcquireReordered(c *check) {

@@ -196,7 +196,8 @@ type Candidate struct {
 	Instance string
 }
 
-// AcquireRequest asks for leases on up to Max of Candidates, in their order.
+// AcquireRequest asks for leases on up to Max of Candidates, in their order. Those that the
+// holder has already count.
 type AcquireRequest struct {
 	Holder     string
 	Token      int64
@@ -224,20 +225,17 @@ type Acquired struct {
 	Refusal *Refusal
 }
 
-// Acquire grants leases. A candidate that the holder has already is returned as it is.
-// Grants that an earlier request with the same RequestID made, and that still last,
-// count against Max, so that a repeated request gets no more than the first.
+// Acquire grants leases. A candidate that the holder has already is returned as it is, and
+// counts against Max, whichever request it was granted to: one that came late may have been
+// granted after its caller had asked anew. So do grants elsewhere that an earlier request
+// with the same RequestID made, and that still last: a repeated request gets no more than
+// the first.
 func (t *Table) Acquire(r AcquireRequest, judge Judge, now time.Time) Acquired {
 	if refusal := t.checkHolder(r.Holder, r.Token); refusal != nil {
 		return Acquired{Refusal: refusal}
 	}
 	var out Acquired
-	left := r.Max
-	for _, l := range t.Leases {
-		if l.Holder == r.Holder && l.RequestID == r.RequestID {
-			left--
-		}
-	}
+	left := r.Max - t.countOf(r)
 	for _, c := range r.Candidates {
 		if l, ok := t.Leases[c.Replica]; ok {
 			out.addExisting(l, r.Holder)
@@ -259,6 +257,22 @@ func (t *Table) Acquire(r AcquireRequest, judge Judge, now time.Time) Acquired {
 		left--
 	}
 	return out
+}
+
+// countOf is how many leases that there are count against the Max of a request.
+func (t *Table) countOf(r AcquireRequest) int {
+	n := 0
+	for _, l := range t.Leases {
+		if l.Holder == r.Holder && l.RequestID == r.RequestID {
+			n++
+		}
+	}
+	for _, c := range r.Candidates {
+		if l, ok := t.Leases[c.Replica]; ok && l.Holder == r.Holder && l.RequestID != r.RequestID {
+			n++
+		}
+	}
+	return n
 }
 
 // addExisting sorts a candidate that is leased already into the answer.

@@ -137,10 +137,38 @@ func TestTable(t *testing.T) {
 			do: func(b *bench) any {
 				token := b.adopt("h", 1)
 				b.acquire("h", token, "r", 1, "web-0")
-				got := b.acquire("h", token, "s", 1, "web-0", "web-1", "web-2")
+				got := b.acquire("h", token, "s", 2, "web-0", "web-1", "web-2")
 				return []any{len(got.Leases), got.Granted}
 			},
 			want: []any{2, 1},
+		},
+		"what the holder has among the candidates counts, whichever request it was granted to and wherever it stands": {
+			do: func(b *bench) any {
+				token := b.adopt("h", 1)
+				b.acquire("h", token, "granted late", 1, "web-1")
+				got := b.acquire("h", token, "s", 1, "web-0", "web-1")
+				return []any{got.Leases[0].Replica, len(got.Leases), got.Granted}
+			},
+			want: []any{"web-1", 1, 0},
+		},
+		"one that has run out counts until its replica is fenced": {
+			do: func(b *bench) any {
+				token := b.adopt("h", 1)
+				l := b.acquire("h", token, "granted late", 1, "web-1").Leases[0]
+				b.tick(time.Minute)
+				before := b.acquire("h", token, "s", 1, "web-0", "web-1")
+				b.Fenced(l.ID)
+				return []any{before.Granted, reason(before.Refused[0].Refusal), b.acquire("h", token, "s", 1, "web-0", "web-1").Granted}
+			},
+			want: []any{0, lease.Lost, 1},
+		},
+		"what the holder has elsewhere does not count": {
+			do: func(b *bench) any {
+				token := b.adopt("h", 1)
+				b.acquire("h", token, "r", 1, "web-1")
+				return b.acquire("h", token, "s", 1, "web-0").Granted
+			},
+			want: 1,
 		},
 		"a refused candidate does not use up the number asked for": {
 			do: func(b *bench) any {

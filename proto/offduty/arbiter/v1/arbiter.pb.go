@@ -1393,7 +1393,8 @@ type AcquireLeasesRequest struct {
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// In order of preference; 1 to 1000.
 	Candidates []*Candidate `protobuf:"bytes,5,rep,name=candidates,proto3" json:"candidates,omitempty"`
-	// At most so many new grants; 1 to 1000.
+	// At most so many leases among the candidates, those that the holder has already
+	// included; 1 to 1000.
 	Max int32 `protobuf:"varint,6,opt,name=max,proto3" json:"max,omitempty"`
 	// How long they last without renewal. Whole seconds, 1 to 3600.
 	Ttl           *durationpb.Duration `protobuf:"bytes,7,opt,name=ttl,proto3" json:"ttl,omitempty"`
