@@ -245,6 +245,8 @@ var faults = []fault{
 	case l.Phase == Expired || ages.Overran(*l, now):
 		return nil, expired(*l)
 	case l.Phase == Pinned`, "1", "5"),
+	one("what the holder has already does not count", tableGo,
+		`l.Holder == r.Holder && l.RequestID != r.RequestID {`, `l.Holder == r.Holder && l.RequestID == "" {`, "2"),
 	one("an expired lease is pinned", tableGo,
 		`	case l.Phase == Expired || ages.Overran(*l, now):
 		return nil, expired(*l)
@@ -302,6 +304,9 @@ var faults = []fault{
 	}`, `	if !a.Lease.Pinned {
 		defer func() { _ = r.pin(ctx, a.Pod, a.Lease) }()
 	}`, "1"),
+	inReal("a pin that is not answered is believed", applyGo, `		if err := r.pin(ctx, a.Pod, a.Lease); err != nil {
+			return err`, `		if err := r.pin(ctx, a.Pod, a.Lease); err != nil && !errors.Is(err, arbiter.ErrOutcomeUnknown) {
+			return err`, "1"),
 	inReal("pods are patched without uid and resourceVersion", applyGo,
 		`meta := map[string]any{"uid": a.UID, "resourceVersion": a.ResourceVersion}`, `meta := map[string]any{}`, "1", "3", "5", "7"),
 	inReal("a set is taken over without the hook", setGo,

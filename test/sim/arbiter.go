@@ -31,6 +31,8 @@ type arbiter struct {
 	proven  map[string]bool
 	adopter map[string]int64
 	renewed map[string]time.Time
+	// late are the leases, by ID, that were granted when nobody waited for them any more.
+	late map[string]bool
 	// known are the pods as the roster sees them, at a position of the cache.
 	known   map[string]roster.Pod
 	knownAt int
@@ -56,7 +58,7 @@ type seen struct {
 }
 
 func newArbiter(s *Sim) *arbiter {
-	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api), proven: map[string]bool{}, adopter: map[string]int64{}, renewed: map[string]time.Time{}}
+	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api), proven: map[string]bool{}, adopter: map[string]int64{}, renewed: map[string]time.Time{}, late: map[string]bool{}}
 	a.table = lease.Table{Epoch: "e"}
 	a.table = a.table.Clone()
 	a.restart()

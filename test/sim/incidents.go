@@ -32,6 +32,14 @@ var moreIncidents = []form{
 		d.s.change(w[0], "user", "takes the note off", func(p *Pod) { p.Note = plan.Note{} })
 		return nil
 	}),
+	among("the call in which the upgrader <request> is late", requestForm, func(d *director, w words) error { d.s.delayed = w[0]; return nil }),
+	act("what is under way arrives", func(d *director, _ words) error {
+		for len(d.s.flying) > 0 && !d.over() {
+			d.s.land()
+			d.after(func() bool { return false })
+		}
+		return d.broken
+	}),
 	act("no image can be pulled for <time>", func(d *director, w words) error { d.s.noPulls = d.s.now.Add(span(w[0])); return nil }),
 }
 
@@ -47,5 +55,7 @@ func (s *Sim) setClock(host string, skew time.Duration) {
 }
 
 var moreConditions = []form{
+	is("the upgrader stands before it <request>", func(s *Sim, w words) bool { return s.leader.proc != nil && s.leader.about == w[0] }),
+	is("a call is under way", func(s *Sim, _ words) bool { return len(s.flying) > 0 }),
 	is("an application works as <pod>", func(s *Sim, w words) bool { return s.worksAs(w[0]) }),
 }

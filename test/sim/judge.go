@@ -265,11 +265,11 @@ func (a *arbiter) serving() map[string]bool {
 
 // granted is called when the arbiter has answered a request; before are those who served
 // until then, and leases those that there were.
-func (a *arbiter) granted(u *upgrader, r lease.AcquireRequest, got lease.Acquired, before map[string]bool, leases map[string]lease.Lease) {
+func (a *arbiter) granted(by caller, r lease.AcquireRequest, got lease.Acquired, before map[string]bool, leases map[string]lease.Lease) {
 	if got.Granted == 0 {
 		return
 	}
-	a.obeys(u)
+	a.obeys(by)
 	left, same := len(a.serving()), 0
 	for _, l := range got.Leases {
 		was, had := leases[l.Replica]
@@ -283,6 +283,9 @@ func (a *arbiter) granted(u *upgrader, r lease.AcquireRequest, got lease.Acquire
 			a.s.fail("2: %s is leased, and %d serve without it, the floor is %d", l.Replica, left, a.s.cfg.Floor)
 		}
 		a.renewed[l.ID] = a.s.now
+		if a.s.landing && (!had || was.ID != l.ID) {
+			a.late[l.ID] = true
+		}
 	}
 	for _, l := range a.table.Leases {
 		if l.RequestID == r.RequestID {
@@ -298,8 +301,8 @@ func (a *arbiter) granted(u *upgrader, r lease.AcquireRequest, got lease.Acquire
 }
 
 // pinned is called when the arbiter has pinned a lease, which was in phase before.
-func (a *arbiter) pinned(u *upgrader, l lease.Lease, instance string, before lease.Phase) {
-	a.obeys(u)
+func (a *arbiter) pinned(by caller, l lease.Lease, instance string, before lease.Phase) {
+	a.obeys(by)
 	p := a.cache.pods[l.Replica]
 	n := len(a.serving())
 	switch {
@@ -326,14 +329,14 @@ func (a *arbiter) phase(id string) lease.Phase {
 
 // adopts is called when an upgrader has adopted, obeys when the arbiter has done what it asked
 // for: that is for the last one to have adopted alone.
-func (a *arbiter) adopts(u *upgrader) {
-	a.obeys(u)
-	a.adopter[u.holder] = u.term
+func (a *arbiter) adopts(by caller) {
+	a.obeys(by)
+	a.adopter[by.holder] = by.term
 }
 
-func (a *arbiter) obeys(u *upgrader) {
-	if u.term < a.adopter[u.holder] {
-		a.s.fail("5: the arbiter does what %s asks for, and one in term %d has adopted", u.name, a.adopter[u.holder])
+func (a *arbiter) obeys(by caller) {
+	if by.term < a.adopter[by.holder] {
+		a.s.fail("5: the arbiter does what %s asks for, and one in term %d has adopted", by.name, a.adopter[by.holder])
 	}
 }
 

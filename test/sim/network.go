@@ -3,12 +3,13 @@ package sim
 import (
 	"errors"
 	"slices"
+	"time"
 )
 
 // errTimeout is all that a sender learns of a request that was lost, or whose answer was.
 var errTimeout = errors.New("no answer")
 
-// message is a write on its way to the API server.
+// message is a write on its way to the API server, or a call on its way to the arbiter.
 type message struct {
 	from string
 	// do carries it out, under the preconditions that it names. It may be called more than
@@ -43,12 +44,36 @@ func (s *Sim) send(r message) error {
 	return r.do()
 }
 
+// ask is the way of a call to the arbiter and of its answer: as any other, and one that the
+// client repeats because no answer came may have been carried out before (arbiter/client/dial.go,
+// serviceConfig).
+func (s *Sim) ask(from string, fn func(now time.Time)) error {
+	call := message{from, func() error { s.arb.do(fn); return nil }}
+	if s.delayed != "" && s.delayed == s.leader.about {
+		s.delayed, s.flying = "", append(s.flying, call)
+		return errTimeout
+	}
+	err := s.send(call)
+	if err != nil || !s.chance(s.lossy) {
+		return err
+	}
+	if s.chance(2) {
+		s.Kinds["call repeated"]++
+		s.arb.do(fn)
+		return nil
+	}
+	s.Kinds["answer of the arbiter lost"]++
+	return errTimeout
+}
+
 // land lets a request arrive for which nobody waits.
 func (s *Sim) land() {
 	i := s.rnd.IntN(len(s.flying))
 	r := s.flying[i]
 	s.flying = slices.Delete(s.flying, i, i+1)
 	s.tell(r.from, "(a request that was sent earlier arrives)")
+	s.landing = true
+	defer func() { s.landing = false }()
 	if err := r.do(); err != nil {
 		s.tell(r.from, "(%v)", err)
 	}

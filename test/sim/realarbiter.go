@@ -39,24 +39,16 @@ func (l *line) call(name, about string, fn func(now time.Time)) error {
 	return l.now(name, fn)
 }
 
-// now is call without the pause. An answer that is lost may be that of a call that was made,
-// or of one that the client repeats (arbiter/client/dial.go, serviceConfig).
+// now is call without the pause.
 func (l *line) now(name string, fn func(now time.Time)) error {
 	s := l.u.s
 	if s.now.Before(s.cut) {
 		return fmt.Errorf("%s: the arbiter cannot be reached: %w", name, client.ErrUnavailable)
 	}
-	s.arb.do(fn)
-	if !s.chance(s.lossy) {
-		return nil
+	if err := s.ask(l.u.name, fn); err != nil {
+		return fmt.Errorf("%s: %w: %w", name, err, client.ErrOutcomeUnknown)
 	}
-	if s.chance(2) {
-		s.Kinds["call repeated"]++
-		s.arb.do(fn)
-		return nil
-	}
-	s.Kinds["answer lost"]++
-	return fmt.Errorf("%s: the answer is lost: %w", name, client.ErrOutcomeUnknown)
+	return nil
 }
 
 // replica on which a lease is; "" when there is none.
@@ -81,7 +73,7 @@ func (l *line) Adopt(_ context.Context, _, holder string, term int64, identity s
 	for _, x := range known {
 		r.Known = append(r.Known, lease.Lease{ID: x.ID, Replica: bare(x.Replica), Token: x.Token, Phase: wirePhase(x.Phase), Instance: x.Instance, TTL: x.TTL})
 	}
-	a := l.u.s.arb
+	a, by := l.u.s.arb, l.u.caller()
 	err = l.call("adopt", request(plan.Adopt{}), func(now time.Time) {
 		token, leases, refusal := a.table.Adopt(r, false)
 		for _, x := range leases {
@@ -89,7 +81,7 @@ func (l *line) Adopt(_ context.Context, _, holder string, term int64, identity s
 			a.renewed[x.ID] = a.s.now
 		}
 		if refusal == nil {
-			a.adopts(l.u)
+			a.adopts(by)
 		}
 		out, no = client.Adopted{Token: token, Leases: clientLeases(leases)}, clientRefusal(refusal)
 	})
@@ -117,11 +109,11 @@ func (l *line) Acquire(_ context.Context, q client.AcquireRequest) (out client.A
 	for _, c := range q.Candidates {
 		r.Candidates = append(r.Candidates, lease.Candidate{Replica: bare(c.Replica), Instance: c.Instance})
 	}
-	a := l.u.s.arb
+	a, by := l.u.s.arb, l.u.caller()
 	err = l.call("acquire", request(plan.Acquire{}), func(now time.Time) {
 		before, leases := a.serving(), maps.Clone(a.table.Leases)
-		got := a.table.Acquire(r, a.rules(), now)
-		a.granted(l.u, r, got, before, leases)
+		got := a.acquire(r, now)
+		a.granted(by, r, got, before, leases)
 		for _, x := range got.Leases {
 			a.ages.Renew(x, now)
 		}
@@ -142,14 +134,14 @@ func (l *line) Acquire(_ context.Context, q client.AcquireRequest) (out client.A
 // Renew is session.Arbiter. It is called by what goes on in the background of the process.
 func (l *line) Renew(_ context.Context, _ string, refs []client.LeaseRef) ([]client.RenewResult, error) {
 	out := make([]client.RenewResult, len(refs))
-	a := l.u.s.arb
+	a, by := l.u.s.arb, l.u.caller()
 	err := l.now("renew", func(now time.Time) {
 		for i, ref := range refs {
 			x, no := a.table.Renew(lease.Ref(ref), &a.ages, now)
 			if no == nil {
 				a.ages.Renew(*x, now)
 				a.renewed[x.ID] = a.s.now
-				a.obeys(l.u)
+				a.obeys(by)
 			}
 			out[i] = client.RenewResult{ID: ref.ID, Refusal: clientRefusal(no)}
 		}
@@ -159,7 +151,7 @@ func (l *line) Renew(_ context.Context, _ string, refs []client.LeaseRef) ([]cli
 
 // Pin is session.Arbiter.
 func (l *line) Pin(_ context.Context, _ string, ref client.LeaseRef, instance string) (out client.Lease, no *client.Refusal, err error) {
-	a := l.u.s.arb
+	a, by := l.u.s.arb, l.u.caller()
 	err = l.call("pin", request(plan.Pin{Pod: l.replica(ref)}), func(now time.Time) {
 		if l.u.s.cfg.Without == PinCheck {
 			for _, x := range a.table.Leases {
@@ -173,7 +165,7 @@ func (l *line) Pin(_ context.Context, _ string, ref client.LeaseRef, instance st
 		before := a.phase(ref.ID)
 		x, refusal := a.table.Pin(lease.Ref(ref), instance, a.rules(), &a.ages, now)
 		if no = clientRefusal(refusal); no == nil {
-			a.pinned(l.u, *x, instance, before)
+			a.pinned(by, *x, instance, before)
 			out = clientLease(*x)
 		}
 	})
@@ -189,7 +181,7 @@ func (l *line) Pin(_ context.Context, _ string, ref client.LeaseRef, instance st
 
 // Release is session.Arbiter.
 func (l *line) Release(_ context.Context, _ string, ref client.LeaseRef, outcome client.Outcome, version string) (no *client.Refusal, err error) {
-	a := l.u.s.arb
+	a, by := l.u.s.arb, l.u.caller()
 	upgraded := outcome == client.Upgraded
 	err = l.call("release", request(plan.ReleaseLease{Lease: plan.Lease{Replica: l.replica(ref)}}), func(time.Time) {
 		ended, refusal := a.table.Release(lease.Ref(ref))
@@ -197,13 +189,13 @@ func (l *line) Release(_ context.Context, _ string, ref client.LeaseRef, outcome
 		if ended == nil || refusal != nil {
 			return
 		}
-		a.obeys(l.u)
-		l.u.s.ended(l.u, plan.ReleaseLease{Lease: plan.Lease{ID: ended.ID, Replica: ended.Replica, Instance: ended.Instance}, Upgraded: upgraded, Revision: version})
+		a.obeys(by)
+		l.u.s.ended(by.name, plan.ReleaseLease{Lease: plan.Lease{ID: ended.ID, Replica: ended.Replica, Instance: ended.Instance}, Upgraded: upgraded, Revision: version})
 		if upgraded {
 			a.record.Trust(version)
 			a.proven[version] = true
 		}
-		l.u.s.tell(l.u.name, "releases %s on %s, upgraded: %t", ended.ID, ended.Replica, upgraded)
+		l.u.s.tell(by.name, "releases %s on %s, upgraded: %t", ended.ID, ended.Replica, upgraded)
 	})
 	return no, err
 }

@@ -30,12 +30,13 @@ const (
 	Asking                 // that an application asks before it works
 	Evidence               // that a handover is believed when it is seen
 	Proof                  // that a revision is proven before a set that looks at rest is taken for it
+	Counting               // that what the holder has among the candidates counts
 	Monotonic              // that the arbiter counts time by what passes, and not by the wall clock
 )
 
 var safeguards = []string{
 	"nothing", "precondition", "pin", "hold", "ban", "partition", "priority", "lasting", "expiring",
-	"verification", "keeping", "returning", "asking", "evidence", "proof", "monotonic",
+	"verification", "keeping", "returning", "asking", "evidence", "proof", "counting", "monotonic",
 }
 
 // Safeguards are the names of what a run can be without.
@@ -83,6 +84,18 @@ func (g Safeguard) from(actions []plan.Action) []plan.Action {
 		}
 	}
 	return out
+}
+
+// acquire asks the table for leases.
+func (a *arbiter) acquire(r lease.AcquireRequest, now time.Time) lease.Acquired {
+	if a.s.cfg.Without == Counting {
+		for _, c := range r.Candidates {
+			if l, ok := a.table.Leases[c.Replica]; ok && l.Holder == r.Holder {
+				r.Max++
+			}
+		}
+	}
+	return a.table.Acquire(r, a.rules(), now)
 }
 
 // loosen does what the arbiter would do without a safeguard.

@@ -79,6 +79,10 @@ type Sim struct {
 	plans   int // created so far
 	// flying are requests whose sender does not wait any more, or has its answer already.
 	flying []message
+	// landing: one of them is carried out. delayed is the next to become one, in the words of
+	// scenarios.
+	landing bool
+	delayed string
 	// want are the images that users want.
 	want map[string]string
 	// away: the plan stays deleted.

@@ -528,7 +528,8 @@ func (u *upgrader) leave(pause func(), a plan.Leave) {
 	}
 	if u.adopted && !a.Untold {
 		var no *lease.Refusal
-		if !u.call(func(time.Time) { no = u.s.arb.table.Retire(u.holder, u.token) }) {
+		holder, token := u.holder, u.token
+		if !u.call(func(time.Time) { no = u.s.arb.table.Retire(holder, token) }) {
 			return
 		}
 		if no != nil {
@@ -540,14 +541,19 @@ func (u *upgrader) leave(pause func(), a plan.Leave) {
 	u.s.writePlan(u, func(p *planObject) { p.finalizer = false })
 }
 
-// call runs a call to the arbiter. ok is false when the answer is lost, done or not.
+// call runs a call to the arbiter. ok is false when there is no answer, done or not. fn is a
+// message: it may be called later, and more than once.
 func (u *upgrader) call(fn func(now time.Time)) (ok bool) {
-	if u.s.now.Before(u.s.cut) {
-		return false
-	}
-	u.s.arb.do(fn)
-	return !u.s.chance(u.s.lossy)
+	return !u.s.now.Before(u.s.cut) && u.s.ask(u.name, fn) == nil
 }
+
+// caller is who asks the arbiter for something.
+type caller struct {
+	name, holder string
+	term         int64
+}
+
+func (u *upgrader) caller() caller { return caller{u.name, u.holder, u.term} }
 
 func (u *upgrader) adopt(pause func()) {
 	if !u.doing.deleting && !u.doing.finalizer {
@@ -559,14 +565,15 @@ func (u *upgrader) adopt(pause func()) {
 	var leases []lease.Lease
 	var no *lease.Refusal
 	var token int64
+	by := u.caller()
 	ok := u.call(func(now time.Time) {
-		token, leases, no = u.s.arb.table.Adopt(lease.AdoptRequest{Holder: u.holder, Term: u.term, Identity: u.name}, false)
+		token, leases, no = u.s.arb.table.Adopt(lease.AdoptRequest{Holder: by.holder, Term: by.term, Identity: by.name}, false)
 		for _, l := range leases {
 			u.s.arb.ages.Renew(l, now)
 			u.s.arb.renewed[l.ID] = u.s.now
 		}
 		if no == nil {
-			u.s.arb.adopts(u)
+			u.s.arb.adopts(by)
 		}
 	})
 	if ok && no != nil && no.Reason == lease.HolderRetired {
@@ -579,7 +586,7 @@ func (u *upgrader) adopt(pause func()) {
 	if u.holder != u.s.plan.uid {
 		u.s.fail("7: %s adopts for %s, which has gone", u.name, u.holder)
 	}
-	u.adopted, u.token, u.leases = true, token, map[string]*held{}
+	u.adopted, u.token, u.leases, u.request = true, token, map[string]*held{}, 0
 	for _, l := range leases {
 		u.track(l)
 	}
@@ -606,10 +613,11 @@ func (u *upgrader) acquire(a plan.Acquire) {
 		r.Candidates = append(r.Candidates, lease.Candidate{Replica: c.Replica, Instance: c.UID})
 	}
 	var got lease.Acquired
+	by := u.caller()
 	if !u.call(func(now time.Time) {
 		before, leases := u.s.arb.serving(), maps.Clone(u.s.arb.table.Leases)
-		got = u.s.arb.table.Acquire(r, u.s.arb.rules(), now)
-		u.s.arb.granted(u, r, got, before, leases)
+		got = u.s.arb.acquire(r, now)
+		u.s.arb.granted(by, r, got, before, leases)
 		for _, l := range got.Leases {
 			u.s.arb.ages.Renew(l, now)
 		}
@@ -647,9 +655,9 @@ func (u *upgrader) refuse(to **refusal, no *lease.Refusal) {
 
 func (u *upgrader) askHandover(a plan.Handover) {
 	var no *lease.Refusal
-	successor := ""
+	successor, holder, token := "", u.holder, u.token
 	if !u.call(func(time.Time) {
-		if no = u.s.arb.table.CheckHolder(u.holder, u.token); no == nil {
+		if no = u.s.arb.table.CheckHolder(holder, token); no == nil {
 			successor, no = u.s.arb.handover(a.From, a.To)
 		}
 	}) {
@@ -668,23 +676,21 @@ func (u *upgrader) askHandover(a plan.Handover) {
 
 func (u *upgrader) release(a plan.ReleaseLease) {
 	var no *lease.Refusal
-	var ended *lease.Lease
+	by := u.caller()
 	ok := u.call(func(time.Time) {
+		var ended *lease.Lease
 		ended, no = u.s.arb.table.Release(lease.Ref{ID: a.Lease.ID, Token: a.Lease.Token})
 		if ended == nil || no != nil {
-			ended = nil
 			return
 		}
-		u.s.arb.obeys(u)
-		u.s.ended(u, a)
+		u.s.tell(by.name, "releases %s on %s, upgraded: %t", a.Lease.ID, a.Lease.Replica, a.Upgraded)
+		u.s.arb.obeys(by)
+		u.s.ended(by.name, a)
 		if a.Upgraded {
 			u.s.arb.record.Trust(a.Revision)
 			u.s.arb.proven[a.Revision] = true
 		}
 	})
-	if ended != nil {
-		u.s.tell(u.name, "releases %s on %s, upgraded: %t", a.Lease.ID, a.Lease.Replica, a.Upgraded)
-	}
 	switch {
 	case !ok:
 	case no != nil:
@@ -718,12 +724,13 @@ func (u *upgrader) renew() {
 		}
 		asked := u.now()
 		var no *lease.Refusal
+		ref, by := lease.Ref{ID: h.ID, Token: h.Token}, u.caller()
 		if !u.call(func(now time.Time) {
 			var l *lease.Lease
-			if l, no = u.s.arb.table.Renew(lease.Ref{ID: h.ID, Token: h.Token}, &u.s.arb.ages, now); no == nil {
+			if l, no = u.s.arb.table.Renew(ref, &u.s.arb.ages, now); no == nil {
 				u.s.arb.ages.Renew(*l, now)
 				u.s.arb.renewed[l.ID] = u.s.now
-				u.s.arb.obeys(u)
+				u.s.arb.obeys(by)
 			}
 		}) {
 			continue
@@ -771,10 +778,11 @@ func (u *upgrader) commit(pause func(), a plan.Commit) {
 func (u *upgrader) pin(pod string, l plan.Lease) bool {
 	var no *lease.Refusal
 	var pinned *lease.Lease
+	by := u.caller()
 	if !u.call(func(now time.Time) {
 		before := u.s.arb.phase(l.ID)
 		if pinned, no = u.s.arb.table.Pin(lease.Ref{ID: l.ID, Token: l.Token}, l.Instance, u.s.arb.rules(), &u.s.arb.ages, now); pinned != nil {
-			u.s.arb.pinned(u, *pinned, l.Instance, before)
+			u.s.arb.pinned(by, *pinned, l.Instance, before)
 		}
 	}) {
 		return false
