@@ -55,6 +55,20 @@ type RosterSpec struct {
 	// +optional
 	MaxLeased int32 `json:"maxLeased,omitempty"`
 
+	// Leases only in one domain of the nodes' topology at a time.
+	//
+	// +optional
+	Spread *Spread `json:"spread,omitempty"`
+
+	// Times in which no upgrade begins: no lease is granted or pinned, and no duty moved for
+	// one. What is pinned already is brought to its end, and so is a replica at a revision that
+	// nobody has verified.
+	//
+	// +kubebuilder:validation:MaxItems=32
+	// +listType=atomic
+	// +optional
+	FreezeWindows []FreezeWindow `json:"freezeWindows,omitempty"`
+
 	// A pin that lasts longer is overdue: it blocks further grants and is shown.
 	//
 	// +kubebuilder:default=1800
@@ -79,21 +93,58 @@ type Members struct {
 	Selector metav1.LabelSelector `json:"selector"`
 }
 
+// Spread keeps all leases of a time in one topology domain, so that an upgrade and the loss of
+// another domain never meet.
+type Spread struct {
+	// A label of the nodes, such as topology.kubernetes.io/zone. A replica on a node without
+	// it is not leased.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=317
+	// +kubebuilder:validation:Pattern=`^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`
+	TopologyKey string `json:"topologyKey"`
+}
+
+// FreezeWindow is a time that comes again and again.
+type FreezeWindow struct {
+	// When it opens: cron's five fields (minute, hour, day of the month, month, day of the
+	// week), or a name such as @daily.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=200
+	Schedule string `json:"schedule"`
+
+	// For how long it is open.
+	//
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10080
+	DurationMinutes int32 `json:"durationMinutes"`
+
+	// In which time zone, by its IANA name, the schedule is read.
+	//
+	// +kubebuilder:default=UTC
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	TimeZone string `json:"timeZone,omitempty"`
+}
+
 // FloorType says how the floor is given.
 //
-// +kubebuilder:validation:Enum=MinServing;Quorum
+// +kubebuilder:validation:Enum=MinServing;Percent;Quorum
 type FloorType string
 
 const (
 	// FloorMinServing gives the floor as a number.
 	FloorMinServing FloorType = "MinServing"
+	// FloorPercent gives it as a share of the members.
+	FloorPercent FloorType = "Percent"
 	// FloorQuorum takes the majority of a number of voters.
 	FloorQuorum FloorType = "Quorum"
 )
 
 // Floor is how many replicas must be able to serve at any time.
 //
-// +kubebuilder:validation:XValidation:rule="self.type == 'MinServing' ? has(self.minServing) && !has(self.voters) : has(self.voters) && !has(self.minServing)",message="floor needs minServing with type MinServing, or voters with type Quorum, and not both"
+// +kubebuilder:validation:XValidation:rule="has(self.minServing) == (self.type == 'MinServing') && has(self.percent) == (self.type == 'Percent') && has(self.voters) == (self.type == 'Quorum')",message="floor needs minServing with type MinServing, percent with type Percent, or voters with type Quorum, and only that one"
 type Floor struct {
 	// +kubebuilder:default=MinServing
 	// +optional
@@ -103,6 +154,14 @@ type Floor struct {
 	// +kubebuilder:validation:Maximum=10000
 	// +optional
 	MinServing *int32 `json:"minServing,omitempty"`
+
+	// The floor as a share of the members on record, rounded up. A member counts while it has a
+	// pod, duty or a lease, and for ten minutes after that.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=100
+	// +optional
+	Percent *int32 `json:"percent,omitempty"`
 
 	// How many replicas vote; the floor is the majority, voters/2 + 1.
 	//

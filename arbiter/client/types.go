@@ -189,6 +189,8 @@ const (
 	ReasonDutyIsNamed
 	ReasonHolderHasLeases
 	ReasonHolderRetired
+	ReasonFreezeWindow
+	ReasonSpread
 )
 
 // String returns the reason in one word.
@@ -222,6 +224,10 @@ func (r RefusalReason) String() string {
 		return "HolderHasLeases"
 	case ReasonHolderRetired:
 		return "HolderRetired"
+	case ReasonFreezeWindow:
+		return "FreezeWindow"
+	case ReasonSpread:
+		return "Spread"
 	case ReasonUnknown:
 	}
 	return "Unknown"

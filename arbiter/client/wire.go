@@ -111,6 +111,10 @@ func reasonOf(r arbiterv1.RefusalReason) RefusalReason {
 		return ReasonHolderHasLeases
 	case arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_RETIRED:
 		return ReasonHolderRetired
+	case arbiterv1.RefusalReason_REFUSAL_REASON_FREEZE_WINDOW:
+		return ReasonFreezeWindow
+	case arbiterv1.RefusalReason_REFUSAL_REASON_SPREAD:
+		return ReasonSpread
 	case arbiterv1.RefusalReason_REFUSAL_REASON_UNSPECIFIED:
 	}
 	return ReasonUnknown

@@ -23,11 +23,24 @@ import (
 const leasePeriod = time.Second
 
 // pollingOf is when a roster is to be looked at although nothing has happened; 0: never.
-func pollingOf(ro *v1alpha1.Roster) time.Duration {
-	if ro.Spec.Observed != nil && ro.Spec.Observed.Lease != nil {
+func pollingOf(ro *v1alpha1.Roster, v *duty.View) time.Duration {
+	switch {
+	case ro.Spec.Observed != nil && ro.Spec.Observed.Lease != nil:
 		return leasePeriod
+	case ro.Spec.Spread != nil && v != nil && unplaced(v):
+		return nodesFor // whether nodes may be read, or have their label, by then
 	}
 	return 0
+}
+
+// unplaced says whether the topology domain of a member is not known.
+func unplaced(v *duty.View) bool {
+	for _, r := range v.Rules.Replicas {
+		if r.Domain == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // see makes of pods what a group looks at.

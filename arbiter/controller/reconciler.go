@@ -58,6 +58,7 @@ type Reconciler struct {
 	Base context.Context //nolint:containedctx // groups outlive the reconcile that starts them
 
 	sources sources
+	nodes   nodes
 	// changed carries the Rosters whose group has a new view.
 	changed chan event.GenericEvent
 	// looked is when the pods of a frozen group were last read from the API server.
@@ -191,7 +192,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		return ctrl.Result{}, fmt.Errorf("group %s: this arbiter may not be the leader any more", req)
 	}
 	view := group.View()
-	return ctrl.Result{RequeueAfter: pollingOf(&ro)}, errors.Join(r.label(ctx, &ro, view, pods), r.fence(ctx, &ro, group, view), r.fenceAll(ctx, view, pods))
+	return ctrl.Result{RequeueAfter: pollingOf(&ro, view)}, errors.Join(r.label(ctx, &ro, view, pods), r.fence(ctx, &ro, group, view), r.fenceAll(ctx, view, pods))
 }
 
 // look says whether the pods are to be read from the API server itself, as when the group begins
@@ -220,6 +221,9 @@ func (r *Reconciler) configure(ctx context.Context, ro *v1alpha1.Roster, group *
 	pods, err := members(ctx, reader, ro)
 	if err != nil {
 		return nil, err
+	}
+	if err := r.nodes.place(ctx, r.Live, pods, &settings, r.Now()); err != nil {
+		return nil, fmt.Errorf("group %s: %w", group.Key(), err)
 	}
 	see := r.observe(ro, &settings)
 	if err := group.Configure(ctx, settings, see(ctx, pods)); err != nil {
@@ -325,10 +329,31 @@ func SettingsOf(generation int64, spec *v1alpha1.RosterSpec) duty.Settings {
 	switch {
 	case spec.Floor.Type == v1alpha1.FloorQuorum && spec.Floor.Voters != nil:
 		s.Floor = policy.Quorum(int(*spec.Floor.Voters))
+	case spec.Floor.Type == v1alpha1.FloorPercent && spec.Floor.Percent != nil:
+		s.FloorPercent = int(*spec.Floor.Percent)
 	case spec.Floor.MinServing != nil:
 		s.Floor = int(*spec.Floor.MinServing)
 	}
+	if spec.Spread != nil {
+		s.Spread = spec.Spread.TopologyKey
+	}
+	var err error
+	if s.Windows, err = windowsOf(spec.FreezeWindows); err != nil {
+		s.Unclear = err.Error()
+	}
 	return s
+}
+
+func windowsOf(spec []v1alpha1.FreezeWindow) (policy.Windows, error) {
+	var out policy.Windows
+	for i, w := range spec {
+		window, err := policy.NewWindow(w.Schedule, time.Duration(w.DurationMinutes)*time.Minute, w.TimeZone)
+		if err != nil {
+			return nil, fmt.Errorf("spec.freezeWindows[%d].%w", i, err)
+		}
+		out = append(out, window)
+	}
+	return out, nil
 }
 
 func rosterConfig(spec *v1alpha1.RosterSpec) roster.Config {
@@ -354,7 +379,7 @@ func rosterConfig(spec *v1alpha1.RosterSpec) roster.Config {
 // toPod keeps what a group looks at.
 func toPod(p *corev1.Pod) roster.Pod {
 	out := roster.Pod{
-		Instance: string(p.UID), Revision: p.Labels[revisionLabel],
+		Instance: string(p.UID), Revision: p.Labels[revisionLabel], Node: p.Spec.NodeName,
 		Terminating: p.DeletionTimestamp != nil, OnDuty: p.Labels[v1alpha1.DutyLabel] == dutyWorking,
 		Down: !slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Running != nil }),
 		Held: p.Labels[v1alpha1.HoldLabel] == "true" && confirmed(p.Labels[stateLabel]),

@@ -33,11 +33,12 @@ type StandaloneRoster struct {
 
 // StandaloneSpec is a RosterSpec whose members are listed.
 type StandaloneSpec struct {
-	Members           StandaloneMembers     `json:"members"`
-	Floor             v1alpha1.Floor        `json:"floor"`
-	MaxLeased         int32                 `json:"maxLeased,omitempty"`
-	PinOverdueSeconds int32                 `json:"pinOverdueSeconds,omitempty"`
-	Assigned          v1alpha1.AssignedDuty `json:"assigned"`
+	Members           StandaloneMembers       `json:"members"`
+	Floor             v1alpha1.Floor          `json:"floor"`
+	MaxLeased         int32                   `json:"maxLeased,omitempty"`
+	FreezeWindows     []v1alpha1.FreezeWindow `json:"freezeWindows,omitempty"`
+	PinOverdueSeconds int32                   `json:"pinOverdueSeconds,omitempty"`
+	Assigned          v1alpha1.AssignedDuty   `json:"assigned"`
 }
 
 // StandaloneMembers names the members.
@@ -98,7 +99,6 @@ func (r *StandaloneRoster) complete() error {
 	if s.Floor.Type == "" {
 		s.Floor.Type = v1alpha1.FloorMinServing
 	}
-	minServing, voters := s.Floor.MinServing != nil, s.Floor.Voters != nil
 	switch {
 	case r.APIVersion != v1alpha1.GroupVersion.String() || r.Kind != "Roster":
 		return fmt.Errorf("it is %q of %q: want apiVersion %s, kind Roster", r.Kind, r.APIVersion, v1alpha1.GroupVersion)
@@ -106,14 +106,28 @@ func (r *StandaloneRoster) complete() error {
 		return errors.New("metadata: namespace and name are needed; together they name the group")
 	case len(s.Members.Names) == 0:
 		return errors.New("spec.members.names: the names of the replicas are needed")
-	case s.Floor.Type == v1alpha1.FloorMinServing && (!minServing || voters),
-		s.Floor.Type == v1alpha1.FloorQuorum && (minServing || !voters),
-		s.Floor.Type != v1alpha1.FloorMinServing && s.Floor.Type != v1alpha1.FloorQuorum:
-		return errors.New("spec.floor: needs minServing with type MinServing, or voters with type Quorum, and not both")
+	case !complete(s.Floor):
+		return errors.New("spec.floor: needs minServing with type MinServing, percent with type Percent, or voters with type Quorum, and only that one")
 	case (s.Assigned.Workers != nil) == (s.Assigned.Working != nil):
 		return errors.New("spec.assigned: needs either workers (a number of slots) or working (names), and not both")
 	}
+	if _, err := windowsOf(s.FreezeWindows); err != nil {
+		return err
+	}
 	return r.checkRanges()
+}
+
+// complete says whether a floor has what its type needs, and nothing else.
+func complete(f v1alpha1.Floor) bool {
+	given := map[v1alpha1.FloorType]bool{
+		v1alpha1.FloorMinServing: f.MinServing != nil, v1alpha1.FloorPercent: f.Percent != nil, v1alpha1.FloorQuorum: f.Voters != nil,
+	}
+	wanted := given[f.Type]
+	given[f.Type] = false
+	for _, other := range given {
+		wanted = wanted && !other
+	}
+	return wanted
 }
 
 func (r *StandaloneRoster) checkRanges() error {
@@ -126,6 +140,7 @@ func (r *StandaloneRoster) checkRanges() error {
 		{"maxLeased", &s.MaxLeased, 1, 1000},
 		{"pinOverdueSeconds", &s.PinOverdueSeconds, 10, 604800},
 		{"floor.minServing", s.Floor.MinServing, 0, 10000},
+		{"floor.percent", s.Floor.Percent, 0, 100},
 		{"floor.voters", s.Floor.Voters, 1, 10000},
 		{"assigned.workers", s.Assigned.Workers, 0, 1000},
 		{"assigned.settleSeconds", &s.Assigned.SettleSeconds, 120, 3600},
@@ -134,6 +149,11 @@ func (r *StandaloneRoster) checkRanges() error {
 	} {
 		if x.v != nil && (*x.v < x.low || *x.v > x.high) {
 			return fmt.Errorf("spec.%s: %d is not within %d and %d", x.name, *x.v, x.low, x.high)
+		}
+	}
+	for i := range s.FreezeWindows {
+		if d := s.FreezeWindows[i].DurationMinutes; d < 1 || d > 10080 {
+			return fmt.Errorf("spec.freezeWindows[%d].durationMinutes: %d is not within 1 and 10080", i, d)
 		}
 	}
 	for _, name := range s.Assigned.Working {
@@ -146,7 +166,8 @@ func (r *StandaloneRoster) checkRanges() error {
 
 func (r *StandaloneRoster) settings() duty.Settings {
 	s := SettingsOf(1, &v1alpha1.RosterSpec{
-		Floor: r.Spec.Floor, MaxLeased: r.Spec.MaxLeased, PinOverdueSeconds: r.Spec.PinOverdueSeconds, Assigned: &r.Spec.Assigned,
+		Floor: r.Spec.Floor, MaxLeased: r.Spec.MaxLeased, FreezeWindows: r.Spec.FreezeWindows,
+		PinOverdueSeconds: r.Spec.PinOverdueSeconds, Assigned: &r.Spec.Assigned,
 	})
 	s.Attended = r.Spec.Members.Names
 	return s

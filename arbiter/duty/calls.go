@@ -173,6 +173,9 @@ func (g *Group) Handover(ctx context.Context, holder string, token int64, from s
 			refusal = lease.Refuse(lease.Frozen, "frozen: the record was lost", "duty does not move")
 			return
 		}
+		if refusal = g.rules.MayMove(from); refusal != nil {
+			return
+		}
 		var answer roster.Refused
 		successor, answer = roster.RequestHandover(&t.roster, g.memory, g.input(t), from, candidates)
 		refusal = refusalOf(answer, from)

@@ -7,6 +7,7 @@ import (
 
 	"offduty.dev/arbiter/duty"
 	"offduty.dev/arbiter/lease"
+	"offduty.dev/arbiter/policy"
 	"offduty.dev/arbiter/roster"
 	"offduty.dev/arbiter/store"
 )
@@ -116,6 +117,45 @@ func TestEachRefusalHasAWayOut(t *testing.T) {
 			way:      func(h, _ *lessee) { h.ready("web-0", true) },
 		},
 		{
+			// The clock of the test begins at midnight.
+			name: "FreezeWindow: it closes", want: lease.FreezeWindow,
+			settings: func(s *duty.Settings) { s.Windows = window("0 0 * * *") },
+			before:   func(h, _ *lessee) {},
+			try:      func(h, _ *lessee) lease.Reason { return h.ask("web-1", "u1") },
+			way:      func(*lessee, *lessee) { pass(time.Hour) },
+		},
+		{
+			name: "FreezeWindow: it is taken away", want: lease.FreezeWindow,
+			settings: func(s *duty.Settings) { s.Windows = window("0 0 * * *") },
+			before:   func(h, _ *lessee) {},
+			try:      func(h, _ *lessee) lease.Reason { return h.ask("web-1", "u1") },
+			way:      func(h, _ *lessee) { h.settings.Windows = nil; h.configure() },
+		},
+		{
+			name: "FreezeWindow: one that cannot be read is put right", want: lease.FreezeWindow,
+			settings: func(s *duty.Settings) { s.Unclear = "spec.freezeWindows[0].schedule" },
+			before:   func(h, _ *lessee) {},
+			try:      func(h, _ *lessee) lease.Reason { return h.ask("web-1", "u1") },
+			way:      func(h, _ *lessee) { h.settings.Unclear = ""; h.configure() },
+		},
+		{
+			name: "Spread: the other domain's is released", want: lease.Spread,
+			settings: zones,
+			before:   func(h, _ *lessee) { h.runsOn("web-1", "n1"); h.runsOn("web-2", "n2"); h.ask("web-1", "u1") },
+			try:      func(_, g *lessee) lease.Reason { return g.ask("web-2", "u2") },
+			way:      func(h, _ *lessee) { h.release() },
+		},
+		{
+			name: "Spread: the node gets its label", want: lease.Spread,
+			settings: zones,
+			before:   func(h, _ *lessee) { h.runsOn("web-1", "n3") },
+			try:      func(h, _ *lessee) lease.Reason { return h.ask("web-1", "u1") },
+			way: func(h, _ *lessee) {
+				h.settings.Domains = map[string]string{"n3": "c"}
+				h.configure()
+			},
+		},
+		{
 			name: "NotIdle: its duty is taken, and it has stopped", want: lease.NotIdle,
 			before: func(h, _ *lessee) { h.slots(1) },
 			try:    func(h, _ *lessee) lease.Reason { return h.ask("web-0", "u0") },
@@ -185,6 +225,23 @@ func TestEachRefusalHasAWayOut(t *testing.T) {
 		})
 	}
 }
+
+// window opens for an hour.
+func window(schedule string) policy.Windows {
+	w, err := policy.NewWindow(schedule, time.Hour, "")
+	if err != nil {
+		panic(err)
+	}
+	return policy.Windows{w}
+}
+
+// zones has leases in one zone at a time, and two nodes in two of them.
+func zones(s *duty.Settings) {
+	s.Spread, s.Domains = "zone", map[string]string{"n1": "a", "n2": "b"}
+}
+
+// runsOn puts a pod on a node.
+func (w *world) runsOn(name, node string) { w.change(name, func(p *roster.Pod) { p.Node = node }) }
 
 // ready makes a pod ready, or not.
 func (w *world) ready(name string, ready bool) {

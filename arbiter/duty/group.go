@@ -61,8 +61,17 @@ type Settings struct {
 	// Generation of the object that carries them.
 	Generation int64
 	Roster     roster.Config
-	Floor      int
-	MaxLeased  int
+	// Floor is how many must serve; FloorPercent, if not 0, which share of the members.
+	Floor        int
+	FloorPercent int
+	MaxLeased    int
+	// Spread, if not empty, is the topology key by which leased replicas share one domain.
+	Spread string
+	// Domains are those of the nodes by that key.
+	Domains map[string]string
+	Windows policy.Windows
+	// Unclear says why a rule cannot be applied; empty: each can.
+	Unclear    string
 	PinOverdue time.Duration
 	// Live: the pods were read from the API server itself, when the group was begun or had shown
 	// that it is frozen. What a cache shows may be older than the leases that the record lacks.
@@ -112,11 +121,13 @@ type Group struct {
 	memory *roster.Memory
 	notes  roster.Notes
 	rules  policy.Rules
+	shown  policy.Freeze // that the last view had
 	health map[string]roster.Health
 	held   map[string]bool
 	seq    int64
-	// stepAt and leaseAt are when time alone changes duty or a lease; zero: never.
-	stepAt, leaseAt time.Time
+	// stepAt, leaseAt and windowAt are when time alone changes duty, a lease or whether a freeze
+	// window is open; zero: never.
+	stepAt, leaseAt, windowAt time.Time
 }
 
 // op is one thing to do in the loop.
@@ -183,7 +194,7 @@ func (g *Group) Run(ctx context.Context) {
 
 func (g *Group) setTimer(timer *time.Timer) {
 	d, now := time.Hour, g.cfg.Now()
-	for _, at := range []time.Time{g.stepAt, g.leaseAt} {
+	for _, at := range []time.Time{g.stepAt, g.leaseAt, g.windowAt} {
 		if !at.IsZero() {
 			d = min(d, max(at.Sub(now), time.Millisecond))
 		}
@@ -292,6 +303,8 @@ func (g *Group) try(ctx context.Context, o *op) error {
 		g.step(t)
 		g.rules.Replicas = g.policyReplicas(t.now, &t.roster, t.frozen, len(t.leases.Holders) > 0)
 	}
+	// A window may have opened that the timer was late for.
+	g.limits(now)
 	o.run(t)
 	if t.err != nil {
 		return t.err
@@ -447,7 +460,8 @@ func (g *Group) refresh(now time.Time, members bool) bool {
 		changed = !maps.Equal(before.Replicas, g.rules.Replicas) || !maps.Equal(g.health, health) || !maps.Equal(g.held, held)
 		g.health, g.held = health, held
 	}
-	g.rules.Floor, g.rules.MaxLeased, g.rules.Frozen = g.settings.Floor, g.settings.MaxLeased, g.record.Frozen
+	g.rules.MaxLeased, g.rules.Frozen = g.settings.MaxLeased, g.record.Frozen
+	g.limits(now)
 	g.rules.Overdue = ""
 	for _, l := range g.record.Leases.Leases {
 		if g.ages.Overdue(l, g.settings.PinOverdue, now) {
@@ -455,7 +469,18 @@ func (g *Group) refresh(now time.Time, members bool) bool {
 		}
 	}
 	g.record.Summary = g.summary()
-	return changed || before.Overdue != g.rules.Overdue
+	changed = changed || before.Overdue != g.rules.Overdue || g.shown != g.rules.Freeze
+	g.shown = g.rules.Freeze
+	return changed
+}
+
+// limits computes those of the rules that depend on the time or on how many members there are.
+func (g *Group) limits(now time.Time) {
+	g.rules.Floor, g.rules.Spread, g.rules.Unclear = g.settings.Floor, g.settings.Spread, g.settings.Unclear
+	if p := g.settings.FloorPercent; p > 0 {
+		g.rules.Floor = policy.Share(p, len(g.rules.Replicas))
+	}
+	g.rules.Freeze, g.windowAt = g.settings.Windows.At(now)
 }
 
 // healths returns what the attending members say of themselves.
@@ -493,6 +518,7 @@ func (g *Group) policyReplicas(now time.Time, r *roster.Record, frozen, holders 
 			Instance: p.Instance, Idle: m.Duty == roster.Idle && !frozen, Why: m.Message,
 			Ready:       exists && p.Ready && !p.Terminating && !g.unhealthy(name, p),
 			Quarantined: roster.Quarantined(*r, p, holders),
+			Domain:      g.settings.Domains[p.Node],
 		}
 		if h := g.memory.Handover; h != nil && h.To == name {
 			rule.Idle, rule.Why = false, "it is about to take over from "+h.From

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"offduty.dev/arbiter/roster"
 	"offduty.dev/arbiter/store"
@@ -13,6 +14,7 @@ import (
 const (
 	ReasonFrozen           = "Frozen"
 	ReasonOverduePin       = "OverduePin"
+	ReasonInvalidRule      = "InvalidRule"
 	ReasonInvalidSource    = "InvalidSource"
 	ReasonCalledToDuty     = "CalledToDuty"
 	ReasonUnsettled        = "Unsettled"
@@ -36,7 +38,7 @@ func (g *Group) summary() store.Summary {
 	s := store.Summary{
 		ObservedGeneration: g.settings.Generation,
 		Serving:            g.rules.Serving(&g.record.Leases),
-		Floor:              g.settings.Floor,
+		Floor:              g.rules.Floor,
 	}
 	var working, leased []string
 	for name, m := range g.record.Roster.Members {
@@ -57,6 +59,9 @@ func (g *Group) summary() store.Summary {
 
 func (g *Group) conditions() [3]store.Condition {
 	ready, reason, message, stalled := g.verdict()
+	if f := g.rules.Freeze; ready && f.Window != "" {
+		message += "; no upgrade begins until " + f.Until.UTC().Format(time.RFC3339) + ": the freeze window " + f.Window + " is open"
+	}
 	out := [3]store.Condition{{Type: ConditionReady, True: ready, Reason: reason, Message: message}}
 	switch {
 	case ready:
@@ -81,6 +86,8 @@ func (g *Group) verdict() (ready bool, reason, message string, stalled bool) {
 	case g.rules.Overdue != "":
 		return false, ReasonOverduePin, "the pin of " + g.rules.Overdue + " lasts longer than pinOverdueSeconds: finish that replica, " +
 			"or end the lease with `arbiter force-release`; nothing else is leased meanwhile", true
+	case g.settings.Unclear != "":
+		return false, ReasonInvalidRule, g.settings.Unclear + "; nothing is leased until that is put right", true
 	case g.settings.Roster.Observed != nil:
 		return g.observed(n)
 	case len(n.Leased) > 0:

@@ -24,6 +24,8 @@ const (
 	DutyIsNamed
 	HolderHasLeases
 	HolderRetired
+	FreezeWindow
+	Spread
 )
 
 // Refusal is a "no" as data. It is not an error: the state allows no better answer now.
@@ -74,6 +76,10 @@ func (r Reason) Remedy() string {
 		return "release them first"
 	case HolderRetired:
 		return "let its plan go; one that is applied anew is another holder"
+	case FreezeWindow:
+		return "wait for its end, or change the freeze windows"
+	case Spread:
+		return "wait for a release, or change the spread"
 	}
 	return "do not repeat the request"
 }

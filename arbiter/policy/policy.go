@@ -4,6 +4,9 @@ package policy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 
 	"offduty.dev/arbiter/lease"
 )
@@ -20,6 +23,8 @@ type Replica struct {
 	Ready bool
 	// Quarantined: it runs a revision that nobody has verified.
 	Quarantined bool
+	// Domain is the topology domain in which it runs; empty: not known.
+	Domain string
 }
 
 // Rules are the limits of a group and its members; a lease.Judge.
@@ -32,6 +37,12 @@ type Rules struct {
 	Frozen bool
 	// Overdue is the replica whose pin is overdue; empty when there is none.
 	Overdue string
+	// Spread, if not empty, is the topology key by which leased replicas share one domain.
+	Spread string
+	// Unclear says why the rules cannot be applied, so that nothing is leased; empty: they can.
+	Unclear string
+	// Freeze is that of the window which is open; zero: none is.
+	Freeze Freeze
 	// Replicas by name.
 	Replicas map[string]Replica
 }
@@ -40,6 +51,9 @@ var _ lease.Judge = Rules{}
 
 // Quorum is the majority of voters.
 func Quorum(voters int) int { return voters/2 + 1 }
+
+// Share is that many percent of the members, rounded up.
+func Share(percent, members int) int { return (percent*members + 99) / 100 }
 
 // Serves says whether a replica counts for the floor: known, ready, not leased and not
 // quarantined.
@@ -64,7 +78,8 @@ func (r Rules) Serving(t *lease.Table) int {
 	return n
 }
 
-// MayGrant refuses every grant while the record is being recovered or a pin is overdue.
+// MayGrant refuses every grant while the record is being recovered, a pin is overdue or the
+// rules are not clear.
 func (r Rules) MayGrant(*lease.Table) *lease.Refusal {
 	if r.Frozen {
 		return lease.Refuse(lease.Frozen, "frozen: the record was lost", "no lease is granted")
@@ -72,7 +87,35 @@ func (r Rules) MayGrant(*lease.Table) *lease.Refusal {
 	if r.Overdue != "" {
 		return lease.Refuse(lease.OverduePin, "pinOverdueSeconds: "+r.Overdue, "no lease is granted")
 	}
+	if r.Unclear != "" {
+		return lease.Refuse(lease.FreezeWindow, r.Unclear, "no lease is granted")
+	}
 	return nil
+}
+
+// MayMove refuses to move duty for an upgrade during a freeze.
+func (r Rules) MayMove(from string) *lease.Refusal {
+	switch {
+	case r.Unclear != "":
+		return lease.Refuse(lease.FreezeWindow, r.Unclear, "duty does not move from %s", from)
+	case r.Freeze.Window != "":
+		return r.freeze("duty does not move from %s", from)
+	}
+	return nil
+}
+
+// mayDisturb refuses to touch a replica during a freeze. One at a revision that nobody has
+// verified is part of an upgrade that has begun, and is brought to its end.
+func (r Rules) mayDisturb(replica, format string) *lease.Refusal {
+	if r.Freeze.Window == "" || r.Replicas[replica].Quarantined {
+		return nil
+	}
+	return r.freeze(format, replica)
+}
+
+func (r Rules) freeze(format, replica string) *lease.Refusal {
+	rule := fmt.Sprintf("freezeWindows: %s is open until %s", r.Freeze.Window, r.Freeze.Until.UTC().Format(time.RFC3339))
+	return lease.Refuse(lease.FreezeWindow, rule, format, replica)
 }
 
 // MayLease refuses one candidate. A replica that does not serve anyway may be leased
@@ -81,9 +124,15 @@ func (r Rules) MayLease(t *lease.Table, replica, instance string) (notServing bo
 	if refusal := r.mayTouch(replica, instance); refusal != nil {
 		return false, refusal
 	}
+	if refusal := r.mayDisturb(replica, "%s is not leased"); refusal != nil {
+		return false, refusal
+	}
 	if n := len(t.Leases); n >= r.MaxLeased {
 		return false, lease.Refuse(lease.MaxLeased, fmt.Sprintf("maxLeased %d: %d leased", r.MaxLeased, n),
 			"%s is not leased", replica)
+	}
+	if refusal := r.mayJoin(t, replica); refusal != nil {
+		return false, refusal
 	}
 	if !r.Serves(t, replica) {
 		return true, nil
@@ -104,11 +153,40 @@ func (r Rules) MayPin(t *lease.Table, l lease.Lease, instance string) *lease.Ref
 	if refusal := r.mayTouch(l.Replica, instance); refusal != nil {
 		return refusal
 	}
+	if refusal := r.mayDisturb(l.Replica, "%s is not pinned"); refusal != nil {
+		return refusal
+	}
 	if n := r.Serving(t); n < r.Floor && !l.NotServing && !r.Replicas[l.Replica].Quarantined {
 		return lease.Refuse(lease.BelowFloor, fmt.Sprintf("floor %d: %d serve without %s", r.Floor, n, l.Replica),
 			"%s is not pinned", l.Replica)
 	}
 	return nil
+}
+
+// mayJoin refuses a replica that runs in another topology domain than those that are leased. Of
+// one whose domain is not known that cannot be said.
+func (r Rules) mayJoin(t *lease.Table, replica string) *lease.Refusal {
+	if r.Spread == "" {
+		return nil
+	}
+	mine := r.Replicas[replica].Domain
+	if mine == "" {
+		return lease.Refuse(lease.Spread, fmt.Sprintf("spread %s: the domain of %s is not known", r.Spread, replica), "%s is not leased", replica)
+	}
+	for _, other := range slices.Sorted(maps.Keys(t.Leases)) {
+		if theirs := r.Replicas[other].Domain; theirs != mine {
+			return lease.Refuse(lease.Spread, fmt.Sprintf("spread %s: %s is in %s, and %s, which is leased, in %s", r.Spread, replica, mine, other, nowhere(theirs)),
+				"%s is not leased", replica)
+		}
+	}
+	return nil
+}
+
+func nowhere(domain string) string {
+	if domain == "" {
+		return "one that is not known"
+	}
+	return domain
 }
 
 // mayTouch holds for grants and pins: a known replica, the named instance, idle.

@@ -100,6 +100,8 @@ type Pod struct {
 	Token int64
 	// Fenced is the token up to which leases on the pod are void.
 	Fenced int64
+	// Node on which it runs; empty: none yet.
+	Node string
 	// Sight is what the source of an observed roster says of it.
 	Sight Sight
 }

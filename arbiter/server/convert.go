@@ -179,6 +179,10 @@ func toReason(r lease.Reason) arbiterv1.RefusalReason {
 		return arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_HAS_LEASES
 	case lease.HolderRetired:
 		return arbiterv1.RefusalReason_REFUSAL_REASON_HOLDER_RETIRED
+	case lease.FreezeWindow:
+		return arbiterv1.RefusalReason_REFUSAL_REASON_FREEZE_WINDOW
+	case lease.Spread:
+		return arbiterv1.RefusalReason_REFUSAL_REASON_SPREAD
 	}
 	return arbiterv1.RefusalReason_REFUSAL_REASON_UNSPECIFIED
 }

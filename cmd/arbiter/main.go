@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // freeze windows have time zones, and the image none
 
 	"github.com/spf13/cobra"
 

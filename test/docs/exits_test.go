@@ -72,6 +72,8 @@ var exits = map[string]exit{
 	"Refused: MaxLeased":       {"arbiter/duty", "TestEachRefusalHasAWayOut", "MaxLeased: it is raised"},
 	"Refused: LeasedByOther":   {"arbiter/duty", "TestEachRefusalHasAWayOut", "LeasedByOther: the other plan finishes"},
 	"Refused: OverduePin":      e2e("TestThePluginSteers", "a failed replica ends the wait at once with exit code 4, and its pin can be released by force"),
+	"Refused: FreezeWindow":    {"arbiter/duty", "TestEachRefusalHasAWayOut", "FreezeWindow: it closes"},
+	"Refused: Spread":          {"arbiter/duty", "TestEachRefusalHasAWayOut", "Spread: the other domain's is released"},
 	"Refused: NoSuccessor":     {"arbiter/duty", "TestWhoIsRefusedASuccessorThatIsNotHeldYetHearsWhenItIs", ""},
 	"Refused: DutyIsNamed":     e2e("TestEachWaitHasAWayOut", "HandoverRefused as duty is named: others are named"),
 	"Refused: Frozen":          e2e("TestAReplicaThatCannotBeSaved", "keeps its pin when the arbiter's record is lost, and the group is frozen no longer than that takes"),
@@ -86,6 +88,7 @@ var exits = map[string]exit{
 	"Roster: ReplicaLeased":    {"arbiter/duty", "TestEachReasonOfARosterHasAWayOut", "ReplicaLeased: another is named"},
 	"Roster: Settling":         {"arbiter/duty", "TestEachReasonOfARosterHasAWayOut", "Settling: who does not attend stops in settleSeconds"},
 	"Roster: BestEffort":       {"arbiter/duty", "TestEachReasonOfARosterHasAWayOut", "BestEffort: the workers attend"},
+	"Roster: InvalidRule":      e2e("TestTheLimitsOfARoster", "nothing is leased while a window is open"),
 	"Roster: InvalidSource":    e2e("TestTheWorkedExampleOfAnObservedRoster", "replicas 1 and 3, which are seen to be idle, are upgraded in place, the others untouched"),
 	"Roster: Unsettled":        e2e("TestTheWorkedExampleOfAnObservedRoster", "when the application has moved duty to 0, 1 and 2, replica 4 is upgraded"),
 	"Roster: DutyUnknown":      {"arbiter/controller", "TestAPodThatDoesNotShowItsDutyYetIsUnknownUntilItDoes", ""},
@@ -108,7 +111,7 @@ func standing() []string {
 	}
 	for _, r := range []string{
 		duty.ReasonFrozen, duty.ReasonOverduePin, duty.ReasonReplicaLeased, duty.ReasonNotEnoughWorkers, duty.ReasonSettling, duty.ReasonBestEffort,
-		duty.ReasonInvalidSource, duty.ReasonUnsettled, duty.ReasonDutyUnknown, duty.ReasonCalledToDuty,
+		duty.ReasonInvalidRule, duty.ReasonInvalidSource, duty.ReasonUnsettled, duty.ReasonDutyUnknown, duty.ReasonCalledToDuty,
 	} {
 		out = append(out, "Roster: "+r)
 	}

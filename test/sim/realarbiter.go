@@ -338,5 +338,5 @@ var reasons = map[lease.Reason]client.RefusalReason{
 	lease.InstanceChanged: client.ReasonInstanceChanged, lease.Frozen: client.ReasonFrozen, lease.OverduePin: client.ReasonOverduePin,
 	lease.UnknownReplica: client.ReasonUnknownReplica, lease.NoSuccessor: client.ReasonNoSuccessor,
 	lease.DutyIsNamed: client.ReasonDutyIsNamed, lease.HolderHasLeases: client.ReasonHolderHasLeases,
-	lease.HolderRetired: client.ReasonHolderRetired,
+	lease.HolderRetired: client.ReasonHolderRetired, lease.FreezeWindow: client.ReasonFreezeWindow, lease.Spread: client.ReasonSpread,
 }

@@ -8,6 +8,7 @@ import (
 
 	"offduty.dev/api/v1alpha1"
 	arbiter "offduty.dev/arbiter/client"
+	"offduty.dev/arbiter/policy"
 	"offduty.dev/upgrader/kruise"
 	"offduty.dev/upgrader/observe"
 	"offduty.dev/upgrader/plan"
@@ -113,6 +114,28 @@ func rulesOf(ro *v1alpha1.Roster, state arbiter.GroupState, known map[string]boo
 		}
 	}
 	return r
+}
+
+// limits says which rules of a group the preview does not play.
+func limits(ro *v1alpha1.Roster, now time.Time) []string {
+	if ro == nil {
+		return nil
+	}
+	var notes []string
+	for i, w := range ro.Spec.FreezeWindows {
+		window, err := policy.NewWindow(w.Schedule, time.Duration(w.DurationMinutes)*time.Minute, w.TimeZone)
+		if err != nil {
+			notes = append(notes, fmt.Sprintf("spec.freezeWindows[%d].%v of the roster: nothing is leased until that is put right; this is what happens then", i, err))
+			continue
+		}
+		if f, _ := (policy.Windows{window}).At(now); f.Window != "" {
+			notes = append(notes, fmt.Sprintf("the freeze window %s of the roster is open until %s; this is what happens when it is closed", f.Window, f.Until.UTC().Format(time.RFC3339)))
+		}
+	}
+	if ro.Spec.Spread != nil {
+		notes = append(notes, "the roster has spread: replicas whose nodes differ in "+ro.Spec.Spread.TopologyKey+" are upgraded one after the other, even where this shows one round")
+	}
+	return notes
 }
 
 // tally counts the replicas that serve, and those that are leased.

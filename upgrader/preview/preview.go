@@ -131,6 +131,7 @@ func Of(ctx context.Context, in Input) (*Result, error) {
 		m.w.Policy.Paused = false
 		r.Notes = append(r.Notes, "the plan is paused; this is what happens when it is resumed")
 	}
+	r.Notes = append(r.Notes, limits(in.Roster, in.Now)...)
 	r.finish(m, m.run())
 	return r, nil
 }

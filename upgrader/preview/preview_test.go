@@ -272,6 +272,22 @@ func TestWaitingIsNoStallHere(t *testing.T) {
 	}
 }
 
+func TestTheNotesTellOfLimitsThatAreNotPlayed(t *testing.T) {
+	w := five()
+	w.roster.Spec.Spread = &v1alpha1.Spread{TopologyKey: "zone"}
+	w.roster.Spec.FreezeWindows = []v1alpha1.FreezeWindow{
+		{Schedule: "0 11 * * *", DurationMinutes: 120}, // now is noon
+		{Schedule: "0 13 * * *", DurationMinutes: 120},
+		{Schedule: "13", DurationMinutes: 120},
+	}
+	notes := w.result(t).Notes
+	for i, want := range []string{"is open until 2026-11-21T13:00:00Z", "spec.freezeWindows[2].schedule", "differ in zone"} {
+		if len(notes) != 3 || !strings.Contains(notes[i], want) {
+			t.Errorf("the notes %q do not say %q", notes, want)
+		}
+	}
+}
+
 func TestPrint(t *testing.T) {
 	w := five(0, 1)
 	w.arm()

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -235,6 +236,8 @@ func rosterOf(u *unstructured.Unstructured, s Stamp) (Roster, error) {
 		out.Floor = int(*f.MinServing)
 	case f.Voters != nil:
 		out.Floor = int(*f.Voters)/2 + 1
+	case f.Percent != nil:
+		out.Floor = int(math.Ceil(float64(*f.Percent) / 100 * float64(len(r.Status.Members))))
 	}
 	return out, nil
 }

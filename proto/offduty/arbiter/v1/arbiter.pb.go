@@ -302,6 +302,10 @@ const (
 	RefusalReason_REFUSAL_REASON_HOLDER_HAS_LEASES RefusalReason = 13
 	// The holder was retired: its plan has gone, and whoever adopts for it is late.
 	RefusalReason_REFUSAL_REASON_HOLDER_RETIRED RefusalReason = 14
+	// No upgrade may begin at this time. Wait for the end of the window.
+	RefusalReason_REFUSAL_REASON_FREEZE_WINDOW RefusalReason = 15
+	// It runs in another topology domain than the replicas that are leased. Wait for a release.
+	RefusalReason_REFUSAL_REASON_SPREAD RefusalReason = 16
 )
 
 // Enum value maps for RefusalReason.
@@ -322,6 +326,8 @@ var (
 		12: "REFUSAL_REASON_DUTY_IS_NAMED",
 		13: "REFUSAL_REASON_HOLDER_HAS_LEASES",
 		14: "REFUSAL_REASON_HOLDER_RETIRED",
+		15: "REFUSAL_REASON_FREEZE_WINDOW",
+		16: "REFUSAL_REASON_SPREAD",
 	}
 	RefusalReason_value = map[string]int32{
 		"REFUSAL_REASON_UNSPECIFIED":       0,
@@ -339,6 +345,8 @@ var (
 		"REFUSAL_REASON_DUTY_IS_NAMED":     12,
 		"REFUSAL_REASON_HOLDER_HAS_LEASES": 13,
 		"REFUSAL_REASON_HOLDER_RETIRED":    14,
+		"REFUSAL_REASON_FREEZE_WINDOW":     15,
+		"REFUSAL_REASON_SPREAD":            16,
 	}
 )
 
@@ -2571,7 +2579,7 @@ const file_offduty_arbiter_v1_arbiter_proto_rawDesc = "" +
 	"\fLeaseOutcome\x12\x1d\n" +
 	"\x19LEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16LEASE_OUTCOME_UPGRADED\x10\x01\x12\x18\n" +
-	"\x14LEASE_OUTCOME_UNDONE\x10\x02*\xf8\x03\n" +
+	"\x14LEASE_OUTCOME_UNDONE\x10\x02*\xb5\x04\n" +
 	"\rRefusalReason\x12\x1e\n" +
 	"\x1aREFUSAL_REASON_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17REFUSAL_REASON_NOT_IDLE\x10\x01\x12\x18\n" +
@@ -2588,7 +2596,9 @@ const file_offduty_arbiter_v1_arbiter_proto_rawDesc = "" +
 	"\x1bREFUSAL_REASON_NO_SUCCESSOR\x10\v\x12 \n" +
 	"\x1cREFUSAL_REASON_DUTY_IS_NAMED\x10\f\x12$\n" +
 	" REFUSAL_REASON_HOLDER_HAS_LEASES\x10\r\x12!\n" +
-	"\x1dREFUSAL_REASON_HOLDER_RETIRED\x10\x0e*^\n" +
+	"\x1dREFUSAL_REASON_HOLDER_RETIRED\x10\x0e\x12 \n" +
+	"\x1cREFUSAL_REASON_FREEZE_WINDOW\x10\x0f\x12\x19\n" +
+	"\x15REFUSAL_REASON_SPREAD\x10\x10*^\n" +
 	"\fLeaseSupport\x12\x1d\n" +
 	"\x19LEASE_SUPPORT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11LEASE_SUPPORT_TTL\x10\x01\x12\x18\n" +
