@@ -43,6 +43,7 @@ func follow(r *Rules)                   { r.Follow = true }
 func slots(n int) func(*Rules)          { return func(r *Rules) { r.Slots, r.Handover = n, true } }
 func strays(r *Rules)                   { r.Strays = true }
 func spare(r *Rules)                    { r.Confirm, r.AwaitKruise = false, false }
+func keeps(r *Rules)                    { r.Keeps = true }
 func leases(n int) func(*Rules)         { return func(r *Rules) { r.MaxLeased = n } }
 
 func TestProtocolKeepsItsPromises(t *testing.T) {
@@ -58,6 +59,8 @@ func TestProtocolKeepsItsPromises(t *testing.T) {
 		{"… the gate, a lease expires", only(gate, expiries(1)), large},
 		{"… handover: two of three work and go only when asked", only(slots(2)), tiny},
 		{"… the plan may be deleted at any moment", only(deleted), medium},
+		{"… two leases at a time, a pod is lost, two replicas", only(sets(2), leases(2), losses(1)), medium},
+		{"… the same with three replicas", only(leases(2), losses(1)), large},
 		{"… two sets", only(sets(2, 1)), medium},
 		{"two sets of one, deleted at any moment, two leases at a time", only(sets(1, 1), leases(2), deleted), medium},
 		{"two upgrades of two replicas: v3 is asked for at any moment", only(sets(2), wishes(2, 3)), medium},
@@ -118,6 +121,7 @@ func TestEachMechanismIsNeeded(t *testing.T) {
 		{"duty for a pod born without a hold", without(func(r *Rules) { r.NewbornBan = false }, losses(1)), "P1"},
 		{"a cache without the upgrader's own writes", without(func(r *Rules) { r.OwnWrites = false }), "P"},
 		{"a late leader puts its older term back on the set", without(func(r *Rules) { r.TermOrder = false }, two, gate), "P4"},
+		{"a new leader goes on before it has adopted", without(func(r *Rules) { r.AdoptFirst = false }, two, gate), "P"},
 		{"an undo without a write, because the pod bears no marks", without(func(r *Rules) { r.UndoWrites = false }, two, gate), "P5"},
 
 		{"the template is written without the partition", without(func(r *Rules) { r.OneWrite = false }, sets(2), wishes(2, 3)), "P4"},
@@ -153,8 +157,9 @@ func TestWhatIsKnownAndNotMended(t *testing.T) {
 		rules Rules
 		want  string
 	}{
+		{"a worker's pod is lost, and the new one works before it is held", only(sets(2), losses(1), keeps), "P1: Kruise updates a working replica"},
 		{"two upgraders, and the plan is deleted", only(two, sets(1, 1), deleted), "P7: the plan is gone"},
-		{"two upgraders, the plan is deleted, and the label that stays is not judged", only(two, sets(1, 1), deleted, strays), "P5"},
+		{"two upgraders, the plan is deleted, and the label that stays is not judged", only(two, sets(1), deleted, strays), "P5"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if raceDetector {

@@ -27,6 +27,7 @@ type Rules struct {
 	NewbornBan bool // no duty for a pod born under a holder until its hold is confirmed
 	OwnWrites  bool // an upgrader does not decide on a cache that lacks its own writes
 	TermOrder  bool // a leader that finds a later term on the set stops; it does not write its own
+	AdoptFirst bool // a new leader does no more than protect, or give back, before it has adopted
 	UndoWrites bool // an undo writes the pod even where there is nothing to take back
 
 	Targets   []int   // how many replicas each set has
@@ -40,6 +41,7 @@ type Rules struct {
 	Losses    int     // pods lost, in all
 	Expiries  int     // leases that expire, in all
 	Gate      bool    // pods declare our gate: it is closed before a replica is selected
+	Keeps     bool    // a name whose pod is lost keeps its duty: the new pod has it at once (decision 0012)
 	Strays    bool    // the label of a hold may stay where a set has no hook any more (decision 0007)
 	Batch     bool    // an upgrader decides on several replicas and sets at a time
 
@@ -52,7 +54,7 @@ var (
 	Design = Rules{
 		Pin: true, Token: true, Hold: true, Precondition: true, SetFence: true, Handshake: true,
 		UndoFirst: true, PodFence: true, OneWrite: true, Conclude: true, Readmission: true,
-		Acknowledged: true, Restore: true, Finish: true, AwaitKruise: true, Heed: true, Confirm: true, OwnWrites: true, TermOrder: true, UndoWrites: true,
+		Acknowledged: true, Restore: true, Finish: true, AwaitKruise: true, Heed: true, Confirm: true, OwnWrites: true, TermOrder: true, AdoptFirst: true, UndoWrites: true,
 		Targets: []int{3}, Wishes: []uint8{2}, Leaders: 2, MaxLeased: 1, Gate: true, Expiries: 1,
 	}
 	Protocol = Design.with(func(r *Rules) { r.FenceToken, r.NewbornBan = true, true })
@@ -108,6 +110,7 @@ func (p *Rules) blank() state {
 			s.minds[l].view[j] = 1
 		}
 	}
+	s.look()
 	return s
 }
 
@@ -170,7 +173,9 @@ const (
 	forgets
 	acknowledges
 	acknowledgesOld // one that is not at the revision which is wanted, or not verified there
-	learns
+	hears           // what the plan says, and the template of a set
+	learns          // of its leases
+	adopts
 	asks // for a handover
 	acquires
 	termed
@@ -228,12 +233,14 @@ func (n *next) all(s *state) {
 		if s.lead > 0 {
 			n.leader(int(s.lead-1) & 1)
 		}
-		n.takeover()
+		if s.lead < n.want.latest() {
+			n.begins()
+		}
 		return
 	}
 	for l := range n.Leaders {
 		if l > int(s.lead) {
-			n.takeover()
+			n.begins()
 			continue
 		}
 		n.leader(l)
@@ -262,6 +269,7 @@ func (n *next) tryOf(c class, who, what string, i, j int, change func(t *state, 
 		st.to.settle()
 	}
 	st.to.idle()
+	st.to.look()
 	n.emit(st)
 }
 
@@ -280,6 +288,7 @@ func (n *next) environment(i int) {
 		t.losses--
 		r.pod, r.gateClosed, r.verified = pod{}, false, 0
 		r.note, r.fence, r.noteBy, r.fenceBy = 0, 0, 0, 0
+		r.kept = n.Keeps && r.working
 		r.working, r.revoked, r.sameUID, r.born = false, false, false, false
 		r.touch()
 		for l := range t.minds {
@@ -328,7 +337,13 @@ func (n *next) arbiter(i int) {
 	r := &n.s.r[i]
 	if n.mayWork(r) {
 		n.try(unfair, "arbiter", "gives duty to", i, func(_ *state, r *replica) string {
-			r.working = true
+			r.working, r.kept = true, false
+			return ""
+		})
+	}
+	if r.kept {
+		n.try(acknowledges, "arbiter", "takes duty from the name of", i, func(_ *state, r *replica) string {
+			r.kept = false
 			return ""
 		})
 	}
@@ -366,7 +381,7 @@ func (n *next) mayWork(r *replica) bool {
 	if n.s.left {
 		return true
 	}
-	unproven := n.NewbornBan && r.born && (!r.hold || r.state == updated)
+	unproven := n.NewbornBan && !r.kept && r.born && (!r.hold || r.state == updated)
 	return n.s.trusted>>r.rev&1 == 1 && !unproven
 }
 
@@ -385,7 +400,7 @@ func (n *next) leaseEnds(i int) {
 	case fence && n.FenceToken && r.fence < r.token:
 		n.try(fences, "arbiter", "fences", i, func(t *state, r *replica) string {
 			r.touch()
-			r.fence, r.fenceBy = r.token, max(r.fenceBy, t.lead)
+			r.fence, r.fenceBy = r.token, max(r.fenceBy, t.reign)
 			return ""
 		})
 	default:
@@ -415,4 +430,6 @@ func (s *state) leases() (n int) {
 }
 
 // idleFor says whether the arbiter takes r for idle.
-func (p *Rules) idleFor(r *replica) bool { return !r.working || !p.Acknowledged && r.revoked }
+func (p *Rules) idleFor(r *replica) bool {
+	return !r.kept && !r.working || !p.Acknowledged && r.revoked
+}

@@ -7,7 +7,7 @@ func (n *next) decideSet(l int, j uint8, who string) {
 	s := n.s
 	t := &s.t[j]
 	d := &s.minds[l]
-	if !t.hook && s.latest(l) && d.view[j] == t.template {
+	if !t.hook && s.accepted(l) && d.view[j] == t.template {
 		if !d.deleted && !d.delivering {
 			n.arm(l, j, who)
 		}
@@ -22,6 +22,9 @@ func (n *next) decideSet(l int, j uint8, who string) {
 	}
 	switch {
 	case !t.hook:
+		return
+	case n.bound(l) && !d.deleted: // it raises the partition, and nothing else
+		n.raise(l, j, who)
 		return
 	case d.deleted:
 		n.giveBack(l, j, who)
@@ -46,7 +49,9 @@ func (n *next) foreign(l int, j uint8, who string) {
 	if n.s.minds[l].view[j] == n.s.t[j].template {
 		n.raise(l, j, who) // which waits for nothing, and brings the term with it
 	}
-	n.term(l, j, who)
+	if !n.bound(l) || n.s.minds[l].deleted {
+		n.term(l, j, who)
+	}
 }
 
 // raise is for when somebody is not to be updated any more, or for a change of mind.
@@ -63,8 +68,14 @@ func (n *next) raise(l int, j uint8, who string) {
 	if exact > t.partition {
 		n.raiseTo(s.fair(l, mustRaise), l, j, who, exact)
 	}
-	if up := n.must(j); up > t.partition && up != exact && t.term == s.number(l) {
-		n.raiseTo(unfair, l, j, who, up) // a change of mind
+	must := n.must(j)
+	if must > t.partition && must != exact && t.term == s.number(l) {
+		n.raiseTo(unfair, l, j, who, must) // a change of mind
+	}
+	// One that was released and is being deleted counts no more, which only a trace can tell of:
+	// an exploration has no pods that are on their way out.
+	for up := max(must, t.partition) + 1; n.trace && up <= s.size(j); up++ {
+		n.raiseTo(unfair, l, j, who, up)
 	}
 }
 
@@ -109,7 +120,7 @@ func (s *state) uniform(j uint8) bool {
 func (n *next) term(l int, j uint8, who string) {
 	s := n.s
 	t := &s.t[j]
-	if !n.SetFence || t.term > s.number(l) || !s.observed(l, j) || !t.hook || s.minds[l].delivering || s.minds[l].view[j] != t.template {
+	if !n.SetFence || t.term > s.number(l) || !n.observed(l, j) || !t.hook || s.minds[l].delivering || s.minds[l].view[j] != t.template {
 		return
 	}
 	n.trySet(termed, who, "puts its term on", j, func(x *state, k *target) string {
@@ -185,7 +196,7 @@ func (n *next) readPods(l int, j uint8, who string) {
 	s := n.s
 	t := &s.t[j]
 	view := s.minds[l].view[j]
-	if !t.hook || !s.observed(l, j) || !n.confirmed(l, j) {
+	if !t.hook || !n.observed(l, j) || !n.confirmed(l, j) {
 		return
 	}
 	sel := 0
@@ -199,10 +210,17 @@ func (n *next) readPods(l int, j uint8, who string) {
 	if sel == 0 || down >= t.partition {
 		return
 	}
-	n.trySet(s.fair(l, readsPods), who, "reads the pods, will lower the partition of", j, func(x *state, _ *target) string {
-		x.minds[l].ops[j] = setOp{op: setLowerPod, partition: down}
-		return ""
-	})
+	// One that is being deleted counts no more: it may lower it for fewer.
+	for to := down; to < t.partition && (to == down || to < down+uint8(sel)); to++ {
+		c := s.fair(l, readsPods)
+		if to > down {
+			c = unfair
+		}
+		n.trySet(c, who, "reads the pods, will lower the partition of", j, func(x *state, _ *target) string {
+			x.minds[l].ops[j] = setOp{op: setLowerPod, partition: to}
+			return ""
+		})
+	}
 }
 
 // finish ends the rollout of set j.
@@ -243,19 +261,19 @@ func (n *next) inFlight(l int, j uint8) bool {
 	return false
 }
 
-// restored is the partition that a plan leaves behind.
-func (n *next) restored(j uint8) uint8 {
+// restored is the partition that a plan leaves behind, if the set has that template.
+func (n *next) restored(j, template uint8) uint8 {
 	if !n.Restore {
 		return 0 // what the field is when its owner gives it up
 	}
-	return max(n.before[j], n.s.protected(j, n.s.t[j].template, nobody))
+	return max(n.before[j], n.s.protected(j, template, nobody))
 }
 
 // givesBack says whether set j is ready for its holds to be taken off.
 func (n *next) givesBack(l int, j uint8) bool {
 	s := n.s
-	t := &s.t[j]
-	return n.owns(l, j) && s.observed(l, j) && (s.blind(l, j) || t.partition == n.restored(j)) && (!n.Finish || !n.inFlight(l, j))
+	restored := s.minds[l].part[j] == n.restored(j, s.minds[l].view[j])
+	return n.owns(l, j) && n.observed(l, j) && restored && (!n.Finish || !n.inFlight(l, j))
 }
 
 // giveBack restores the partition, and when the holds are off, the rest.
@@ -265,7 +283,7 @@ func (n *next) giveBack(l int, j uint8, who string) {
 	if s.minds[l].delivering || t.seen != t.set || n.Finish && n.inFlight(l, j) || s.claims(l, j) {
 		return
 	}
-	if to := n.restored(j); t.partition != to {
+	if to := n.restored(j, t.template); t.partition != to {
 		n.trySet(s.fair(l, leaves), who, "restores the partition of", j, func(x *state, k *target) (bad string) {
 			if to < x.protected(j, k.template, nobody) {
 				bad = "P4: the partition is set below the number of protected replicas"
@@ -292,7 +310,7 @@ func (n *next) giveBack(l int, j uint8, who string) {
 // refuses while it has leases.
 func (n *next) leave(l int, who string) {
 	s := n.s
-	if !s.minds[l].deleted || !s.latest(l) || s.under(l) {
+	if !s.minds[l].deleted || !s.accepted(l) || s.under(l) {
 		return
 	}
 	for j := range s.m {

@@ -92,6 +92,7 @@ type replica struct {
 	token           uint16
 	sameUID         bool // the pod is the one that the lease was granted for
 	committed       bool // ghost: the hold was released, readmission not yet done
+	kept            bool // the arbiter means the next pod of that name to work
 	born            bool // the arbiter saw this pod come up while a holder was registered, and no confirmed hold since
 	hands           [2]hand
 }
@@ -122,21 +123,27 @@ type setOp struct {
 
 // mind is what one upgrader knows beside leases.
 type mind struct {
-	wish       uint8 // of the plan: how many of its images have been asked for, less one
-	deleted    bool  // the plan is being deleted
-	view       [maxTargets]uint8
+	wish    uint8 // of the plan: how many of its images have been asked for, less one
+	deleted bool  // the plan is being deleted
+	view    [maxTargets]uint8
+	// The partition of the last version of each set that bears no later term, and whether Kruise
+	// had observed that: with the next one it stops.
+	part       [maxTargets]uint8
+	saw        [maxTargets]bool
 	ops        [maxTargets]setOp
 	delivering bool // some of what it has decided has arrived: it decides no more before all has
 }
 
 // state is one state of the whole system. Leaders are numbered; the latest and the one
-// before it live, at hands and minds [number & 1].
+// before it live, at hands and minds [number & 1]. One that has begun and not adopted yet is
+// an heir: the arbiter still answers its predecessor.
 type state struct {
 	n, m     uint8 // replicas and targets
 	r        [maxReplicas]replica
 	t        [maxTargets]target
 	minds    [2]mind
-	lead     uint8 // the number of the latest leader, whose calls the arbiter accepts
+	lead     uint8 // the number of the latest leader
+	reign    uint8 // the number of the one that adopted last, whose calls the arbiter accepts
 	wish     uint8 // as mind
 	deleted  bool
 	left     bool   // the plan is gone, and its holder with it
@@ -188,7 +195,7 @@ func (p *packer) takeFlags(bs ...*bool) {
 func (r *replica) pack() uint64 {
 	var p packer
 	p.num(r.target, 1)
-	p.flags(r.hold, r.grant, r.gateClosed, r.seen.hold, r.seen.grant, r.working, r.revoked, r.sameUID, r.committed, r.born, r.restarting, r.seen.restarting)
+	p.flags(r.hold, r.grant, r.gateClosed, r.seen.hold, r.seen.grant, r.working, r.revoked, r.sameUID, r.committed, r.born, r.kept, r.restarting, r.seen.restarting)
 	p.num(r.rev, 2)
 	p.num(r.seen.rev, 2)
 	p.num(r.verified, 2)
@@ -212,7 +219,7 @@ func (r *replica) pack() uint64 {
 func unpackReplica(w uint64) (r replica) {
 	p := packer{w: w}
 	r.target = p.take(1)
-	p.takeFlags(&r.hold, &r.grant, &r.gateClosed, &r.seen.hold, &r.seen.grant, &r.working, &r.revoked, &r.sameUID, &r.committed, &r.born, &r.restarting, &r.seen.restarting)
+	p.takeFlags(&r.hold, &r.grant, &r.gateClosed, &r.seen.hold, &r.seen.grant, &r.working, &r.revoked, &r.sameUID, &r.committed, &r.born, &r.kept, &r.restarting, &r.seen.restarting)
 	r.rev = p.take(2)
 	r.seen.rev = p.take(2)
 	r.verified = p.take(2)
@@ -275,6 +282,7 @@ func (s *state) canonical() key {
 		p.num(t.finished, 2)
 	}
 	p.num(s.lead, 1)
+	p.num(s.reign, 1)
 	p.flags(s.deleted, s.left)
 	p.num(uint8(s.trusted), 4) //nolint:gosec // of a few revisions
 	p.num(s.losses, 2)
@@ -289,6 +297,8 @@ func (s *state) canonical() key {
 		for j := range s.m {
 			o := &d.ops[j]
 			p.num(d.view[j], 2)
+			p.num(d.part[j], 3)
+			p.flags(d.saw[j])
 			p.num(o.op, 2)
 			p.num(o.partition, 3)
 			p.flags(o.fresh, o.overtaken)
@@ -315,6 +325,7 @@ func (k *key) unpack(s *state, n, m uint8) {
 		t.finished = p.take(2)
 	}
 	s.lead = p.take(1)
+	s.reign = p.take(1)
 	p.takeFlags(&s.deleted, &s.left)
 	s.trusted = uint32(p.take(4))
 	s.losses = p.take(2)
@@ -328,6 +339,10 @@ func (k *key) unpack(s *state, n, m uint8) {
 		for j := range m {
 			o := &d.ops[j]
 			d.view[j] = p.take(2)
+			if d.part[j] = p.take(3); d.part[j] == 7 {
+				d.part[j] = parked
+			}
+			p.takeFlags(&d.saw[j])
 			o.op = p.take(2)
 			o.partition = p.take(3)
 			p.takeFlags(&o.fresh, &o.overtaken)
@@ -409,6 +424,18 @@ func (s *state) settle() {
 // calls says whether what is under way goes to the arbiter, whom no version of a pod concerns.
 func (h *hand) calls() bool {
 	return h.op == opPin || h.op == opPinOnly || h.op == opRelease || h.op == opReleaseThenUndo
+}
+
+// look keeps up what each leader may still see of the sets: the present, or what was there when a
+// successor put its term on.
+func (s *state) look() {
+	for l := range s.minds {
+		for j := range s.m {
+			if t := &s.t[j]; s.latest(l) || t.term <= s.number(l) {
+				s.minds[l].part[j], s.minds[l].saw[j] = t.partition, t.seen == t.set
+			}
+		}
+	}
 }
 
 // idle ends the delivery of a leader that has nothing under way any more.

@@ -61,9 +61,18 @@ type Set struct {
 type Sight struct {
 	Replicas [maxReplicas]Replica
 	Sets     [maxTargets]Set
-	Lead     uint8 // how often the holder was adopted, less one
+	Lead     uint8 // the number of the leader that adopted last
 	Deleted  bool  // the plan is being deleted
 	Left     bool  // its holder was retired
+}
+
+// latest is the number of the latest leader of whom v tells.
+func (v *Sight) latest() uint8 {
+	n := v.Lead
+	for j := range v.Sets {
+		n = max(n, v.Sets[j].Term)
+	}
+	return n
 }
 
 // Author is who made a version.
@@ -90,7 +99,9 @@ type Trace struct {
 	Sets     []int // how many replicas each has, in their order
 	Gate     bool  // the pods declare our gate
 	Original [maxTargets]uint8
+	Finished [maxTargets]uint8 // the revision at which each set was last at rest; 0: not known
 	Start    Sight
+	Earlier  []Sight // what Kruise may still believe at the start, beside that
 	Events   []Event
 }
 
@@ -131,10 +142,15 @@ type Summary struct {
 	Events  int // that changed what can be seen
 	Touches int // that changed nothing of it
 	Most    int // states that were compatible at once
+	Skipped int // that were not judged, as nobody knows what was under way
 }
 
 func (s Summary) String() string {
-	return fmt.Sprintf("%d events and %d others, at most %d states compatible at once", s.Events, s.Touches, s.Most)
+	line := fmt.Sprintf("%d events and %d others, at most %d states compatible at once", s.Events, s.Touches, s.Most)
+	if s.Skipped > 0 {
+		line += fmt.Sprintf("; %d not judged after a cut", s.Skipped)
+	}
+	return line
 }
 
 // Accepts checks that t is a behaviour of the protocol. Errors: *Rejection; ErrTooMany.
@@ -145,9 +161,9 @@ func (p Rules) Accepts(t Trace) (Summary, error) {
 	c := checker{trace: &t}
 	p.Targets, p.Gate, p.Batch, p.Follow, p.Slots, p.Wishes = t.Sets, t.Gate, true, false, 0, []uint8{1}
 	p.MaxLeased, p.Losses, p.Expiries, p.Leaders, p.Delete = maxReplicas, 255, 255, 1, false
-	p.before, p.trace = t.Original, true
+	p.before, p.trace, p.Keeps = t.Original, true, true
 	c.w = next{Rules: &p}
-	c.now = map[state]struct{}{c.start(&p): {}}
+	c.now = c.start(&p)
 	for c.at = range t.Events {
 		if err := c.event(&t.Events[c.at]); err != nil {
 			return c.sum, err
@@ -168,8 +184,31 @@ type checker struct {
 	sum   Summary
 }
 
-// start is the state at the beginning: what was there before has been seen by everybody.
-func (c *checker) start(p *Rules) state {
+// start are the states at the beginning: what was there has been seen by everybody, or Kruise
+// is late.
+func (c *checker) start(p *Rules) map[state]struct{} {
+	s := c.startState(p)
+	all := map[state]struct{}{s: {}}
+	for k := range c.trace.Earlier {
+		v := &c.trace.Earlier[k]
+		late := s
+		for i := range late.n {
+			var r replica
+			r.see(&v.Replicas[i])
+			late.r[i].seen = r.pod
+		}
+		all[late] = struct{}{}
+		for j := range late.m {
+			var t target
+			t.see(&v.Sets[j])
+			late.t[j].seen = t.set
+		}
+		all[late] = struct{}{}
+	}
+	return all
+}
+
+func (c *checker) startState(p *Rules) state {
 	s := p.blank()
 	v := &c.trace.Start
 	s.trusted = 0
@@ -184,12 +223,13 @@ func (c *checker) start(p *Rules) state {
 	for j := range s.m {
 		t := &s.t[j]
 		t.see(&v.Sets[j])
-		t.seen, t.finished = t.set, 0
+		t.seen, t.finished = t.set, c.trace.Finished[j]
 		for l := range s.minds {
 			s.minds[l].view[j] = t.template
 		}
 	}
-	s.lead, s.deleted = v.Lead, v.Deleted
+	s.lead, s.reign, s.deleted = v.latest(), v.Lead, v.Deleted
+	s.look()
 	return s
 }
 
@@ -221,7 +261,7 @@ func (s *state) sight() (v Sight) {
 		t := &s.t[j]
 		v.Sets[j] = Set{Armed: t.hook, Template: t.template, Partition: t.partition, Current: t.current, Term: t.term}
 	}
-	v.Lead, v.Deleted, v.Left = s.lead, s.deleted, s.left
+	v.Lead, v.Deleted, v.Left = s.reign, s.deleted, s.left
 	return v
 }
 
@@ -264,6 +304,7 @@ func (c *checker) replace(change func(*state)) {
 		change(&s)
 		s.settle()
 		s.idle()
+		s.look()
 		after[s] = struct{}{}
 	}
 	c.now = after
@@ -429,7 +470,7 @@ func (c *checker) match(s *state, e *Event, after map[state]struct{}, depth int)
 // asked says whether a step of the upgrader is a call that the arbiter answers: that it is
 // the arbiter who writes its record.
 func asked(st *step) bool {
-	return slices.ContainsFunc([]string{"takes over", "acquires", "calls", "retires"}, func(what string) bool {
+	return slices.ContainsFunc([]string{"adopts", "acquires", "calls", "retires"}, func(what string) bool {
 		return strings.HasPrefix(st.what, what)
 	})
 }

@@ -18,6 +18,7 @@ func (n *next) leader(l int) {
 	if n.OwnWrites && (s.minds[l].delivering || !n.Batch && s.under(l)) {
 		return
 	}
+	n.adopt(l, who)
 	for i := range s.n {
 		n.learn(l, int(i), who)
 		if s.r[i].hands[l].op != opNone {
@@ -61,6 +62,12 @@ func (s *state) number(l int) uint8 {
 // latest says whether nobody has succeeded l.
 func (s *state) latest(l int) bool { return int(s.lead)&1 == l }
 
+// accepted says whether l adopted last.
+func (s *state) accepted(l int) bool { return s.number(l) == s.reign }
+
+// heir says whether l is the latest and has not adopted yet.
+func (s *state) heir(l int) bool { return s.latest(l) && s.lead != s.reign }
+
 // fair is c for the latest leader: one that was succeeded may stop for ever.
 func (s *state) fair(l int, c class) class {
 	if s.latest(l) {
@@ -71,16 +78,24 @@ func (s *state) fair(l int, c class) class {
 
 func (n *next) decideReplica(l, i int, who string) {
 	op, must := n.decide(l, i)
-	if op != opNone {
+	if op != opNone && n.mayCall(l, op) {
 		n.try(n.s.fair(l, decided+class(op)), who, "decides: "+opNames[op]+",", i, begin(l, op))
 	}
 	if must {
 		return
 	}
-	if u := n.undo(l, i); u != opNone && u != op {
+	if u := n.undo(l, i); u != opNone && u != op && n.mayCall(l, u) {
 		n.try(unfair, who, "decides: "+opNames[u]+",", i, begin(l, u))
 	}
 }
+
+// mayCall says whether l may decide on op: an heir calls no arbiter but to adopt.
+func (n *next) mayCall(l int, op uint8) bool {
+	return !n.bound(l) || !(&hand{op: op}).calls()
+}
+
+// bound says whether l may do no more than protect, or give back, until it has adopted.
+func (n *next) bound(l int) bool { return n.AdoptFirst && n.s.heir(l) }
 
 func begin(l int, op uint8) func(*state, *replica) string {
 	return func(_ *state, r *replica) string {
@@ -89,10 +104,11 @@ func begin(l int, op uint8) func(*state, *replica) string {
 	}
 }
 
-// takeover lets the next leader begin: Adopt, and a look at everything. Its term on the
-// sets comes later.
-func (n *next) takeover() {
-	n.try(unfair, fmt.Sprintf("leader %d", n.s.lead+1), "takes over: adopts all leases", -1, func(t *state, _ *replica) string {
+// begins: another leader has a look at everything. It is an heir until it has adopted: it does
+// what waits for nothing (a hold, a higher partition, with its term on the set), and what gives
+// back if the plan is deleted.
+func (n *next) begins() {
+	n.try(unfair, fmt.Sprintf("leader %d", n.s.lead+1), "begins", -1, func(t *state, _ *replica) string {
 		t.lead++
 		l := int(t.lead & 1)
 		t.minds[l] = mind{wish: t.wish, deleted: t.deleted}
@@ -100,15 +116,34 @@ func (n *next) takeover() {
 			t.minds[l].view[j] = t.t[j].template
 		}
 		for i := range t.n {
+			t.r[i].hands[l] = t.r[i].listed()
+		}
+		return ""
+	})
+}
+
+// listed is what the arbiter's list says of the lease. One that has expired can only be given
+// back, as that on a pod which is another now.
+func (r *replica) listed() hand {
+	if r.phase == none {
+		return hand{}
+	}
+	return hand{token: r.token, gone: !r.sameUID || r.phase == expired}
+}
+
+// adopt makes an heir the one whom the arbiter accepts.
+func (n *next) adopt(l int, who string) {
+	if !n.s.heir(l) || n.s.under(l) {
+		return
+	}
+	n.try(n.s.fair(l, adopts), who, "adopts all leases", -1, func(t *state, _ *replica) string {
+		t.reign = t.lead
+		for i := range t.n {
 			r := &t.r[i]
-			r.hands[l] = hand{}
-			if r.phase != leased && r.phase != pinned {
-				continue
-			}
-			if n.Token {
+			if n.Token && r.phase != none {
 				r.token = n.token(int(i), r)
 			}
-			r.hands[l] = hand{token: r.token, gone: !r.sameUID}
+			r.hands[l] = r.listed()
 		}
 		return ""
 	})
@@ -130,7 +165,7 @@ func (n *next) hear(l int, who string) {
 		return
 	}
 	if d.wish != s.wish || d.deleted != s.deleted {
-		n.try(s.fair(l, learns), who, "hears what the plan says", -1, func(t *state, _ *replica) string {
+		n.try(s.fair(l, hears), who, "hears what the plan says", -1, func(t *state, _ *replica) string {
 			t.minds[l].wish, t.minds[l].deleted = t.wish, t.deleted
 			return ""
 		})
@@ -138,7 +173,7 @@ func (n *next) hear(l int, who string) {
 	for j := range s.m {
 		// The version of the set with a later leader's term tells l to stop, whatever else is in it.
 		if later := n.SetFence && n.TermOrder && s.t[j].term > s.number(l); d.view[j] != s.t[j].template && !later {
-			n.trySet(s.fair(l, learns), who, "sees the template of", j, func(t *state, k *target) string {
+			n.trySet(s.fair(l, hears), who, "sees the template of", j, func(t *state, k *target) string {
 				t.minds[l].view[j] = k.template
 				return ""
 			})
@@ -146,13 +181,18 @@ func (n *next) hear(l int, who string) {
 	}
 }
 
-// blind says whether l may be working from a cache of set j of some time ago.
-func (s *state) blind(l int, j uint8) bool {
-	return !s.latest(l) || s.minds[l].view[j] != s.t[j].template
+// blind says whether l may be working from a cache of set j of some time ago: its successor, or
+// another tool, has written it since l did. A successor puts its term on with its first write.
+func (n *next) blind(l int, j uint8) bool {
+	s := n.s
+	return !s.latest(l) && (s.t[j].term > s.number(l) || !n.SetFence) || s.minds[l].view[j] != s.t[j].template
 }
 
 // observed says whether, as far as l can see, Kruise has seen the latest change of set j.
-func (s *state) observed(l int, j uint8) bool { return s.blind(l, j) || s.t[j].seen == s.t[j].set }
+func (n *next) observed(l int, j uint8) bool {
+	d := &n.s.minds[l]
+	return d.saw[j] || n.blind(l, j) && d.view[j] != n.s.t[j].template
+}
 
 // pending says whether, as far as l knows, set j has not got the images that the plan wants.
 func (n *next) pending(l int, j uint8) bool {
@@ -165,13 +205,10 @@ func (n *next) pending(l int, j uint8) bool {
 func (n *next) learn(l, i int, who string) {
 	s := n.s
 	r := &s.r[i]
-	if !s.latest(l) || r.hands[l].op != opNone {
+	if !s.accepted(l) && !s.heir(l) || r.hands[l].op != opNone {
 		return
 	}
-	h := hand{}
-	if r.phase == leased || r.phase == pinned {
-		h = hand{token: r.token, gone: !r.sameUID}
-	}
+	h := r.listed()
 	if h.token == r.hands[l].token && h.gone == r.hands[l].gone {
 		return
 	}
@@ -184,30 +221,35 @@ func (n *next) learn(l, i int, who string) {
 // settled says whether set j is ready for leases on its replicas, as far as l sees.
 func (n *next) settled(l int, j uint8) bool {
 	s := n.s
-	return n.owns(l, j) && s.minds[l].ops[j].op != setRaise && !s.minds[l].deleted && s.t[j].hook && !n.pending(l, j) && s.observed(l, j) && n.confirmed(l, j)
+	return n.owns(l, j) && s.minds[l].ops[j].op != setRaise && !s.minds[l].deleted && s.t[j].hook && !n.pending(l, j) && n.observed(l, j) && n.confirmed(l, j)
 }
 
 // owns says whether l's term is on set j, as far as it can see.
 func (n *next) owns(l int, j uint8) bool {
 	s := n.s
-	return !n.SetFence || s.t[j].term == s.number(l) || s.t[j].term > s.number(l) && s.blind(l, j)
+	return !n.SetFence || s.t[j].term == s.number(l) || s.t[j].term > s.number(l) && n.blind(l, j)
 }
 
-// acquire is one call; its arrival, the answer and the belief are one action.
+// acquire is one call; its arrival, the answer and the belief are one action, unless the answer
+// is lost.
 func (n *next) acquire(l, i int, who string) {
 	s := n.s
 	r := &s.r[i]
 	j := r.target
 	switch {
-	case !s.latest(l) && n.Token, !n.settled(l, j),
+	case !s.accepted(l) && n.Token, s.heir(l), !n.settled(l, j),
 		r.phase != none || !n.idleFor(r) || r.rev == 0 || r.hands[l].token != 0 || s.leases() >= n.MaxLeased,
-		r.rev == s.minds[l].view[j] && r.verified == r.rev,
+		r.rev == s.minds[l].view[j] && r.verified == r.rev && !n.untold(l, r),
 		r.rev != s.minds[l].view[j] && r.marked():
 		return
 	}
 	n.try(s.fair(l, acquires), who, "acquires a lease on", i, func(_ *state, r *replica) string {
 		r.phase, r.token, r.sameUID = leased, n.token(i, r), true
 		r.hands[l] = hand{token: r.token}
+		return ""
+	})
+	n.try(unfair, who, "acquires a lease, and does not hear of it, on", i, func(_ *state, r *replica) string {
+		r.phase, r.token, r.sameUID = leased, n.token(i, r), true
 		return ""
 	})
 }
@@ -217,7 +259,7 @@ func (n *next) acquire(l, i int, who string) {
 func (n *next) handover(l, i int, who string) {
 	s := n.s
 	r := &s.r[i]
-	if !n.Handover || !s.latest(l) || !r.working || r.revoked || s.leases() > 0 || !n.settled(l, r.target) || r.verified == s.minds[l].view[r.target] {
+	if !n.Handover || !s.accepted(l) || !r.working || r.revoked || s.leases() > 0 || !n.settled(l, r.target) || r.verified == s.minds[l].view[r.target] {
 		return
 	}
 	heir := false
@@ -247,7 +289,7 @@ func (n *next) confirmed(l int, j uint8) bool {
 		if r.target != j || r.rev == 0 || r.released() {
 			continue
 		}
-		if n.needsHold(l, r) || n.Handshake && r.state == updated && (r.hands[l].token == 0 || r.rev != s.minds[l].view[j]) {
+		if n.needsHold(l, r) || n.Handshake && r.state == updated && r.hands[l].token == 0 {
 			return false
 		}
 	}
@@ -276,7 +318,7 @@ func (n *next) superseded(r *replica, l int) bool {
 // mine says whether l believes in a lease on this very pod that nothing on the pod denies.
 func (n *next) mine(r *replica, l int) bool {
 	h := r.hands[l]
-	return r.rev != 0 && h.token != 0 && !h.gone &&
+	return r.rev != 0 && h.token != 0 && !h.gone && !n.bound(l) &&
 		(!n.FenceToken || h.token > r.fence && h.token >= r.note && !n.superseded(r, l))
 }
 
@@ -315,10 +357,13 @@ func (n *next) decide(l, i int) (op uint8, must bool) {
 	if r.rev == 0 || n.superseded(r, l) || !t.hook {
 		return opNone, true
 	}
-	if !s.minds[l].deleted && n.needsHold(l, r) && (t.seen.hook || s.blind(l, j)) {
+	if !s.minds[l].deleted && n.needsHold(l, r) && (t.seen.hook || n.blind(l, j)) {
 		return opHold, true
 	}
-	if !s.observed(l, j) || !n.owns(l, j) || s.minds[l].ops[j].op == setRaise {
+	if n.bound(l) && !s.minds[l].deleted {
+		return opNone, true
+	}
+	if !n.observed(l, j) || !n.owns(l, j) || s.minds[l].ops[j].op == setRaise {
 		return opNone, true // what raises the partition comes alone
 	}
 	return n.step(l, i)
@@ -334,7 +379,7 @@ func (n *next) step(l, i int) (op uint8, must bool) {
 	switch {
 	case r.rev != view && r.released():
 		return opNone, true
-	case r.rev == view && r.verified != view:
+	case r.rev == view && (r.verified != view || n.untold(l, r)):
 		return n.verify(l, r), true
 	case r.rev == view && (h.token != 0 || r.released() || r.hold && r.state == updated):
 		return readmit(r, h), true
@@ -344,6 +389,13 @@ func (n *next) step(l, i int) (op uint8, must bool) {
 		return n.undo(l, i), true
 	}
 	return n.forward(r, l), false
+}
+
+// untold says whether nobody has told the arbiter of the revision that was verified on the pod,
+// and will not: it was noted under an earlier token. Then it is verified anew.
+func (n *next) untold(l int, r *replica) bool {
+	h := r.hands[l]
+	return n.FenceToken && n.s.trusted>>r.rev&1 == 0 && !r.released() && (h.token == 0 || r.fence < h.token)
 }
 
 // forward is the next step of a leased replica on its way to its release.
@@ -424,12 +476,12 @@ func (n *next) undo(l, i int) uint8 {
 	j := r.target
 	isNew := r.rev == s.minds[l].view[j]
 	switch {
-	case r.rev == 0 || r.released() || n.superseded(r, l) || !s.observed(l, j) || !n.owns(l, j),
+	case r.rev == 0 || r.released() || n.superseded(r, l) || !n.observed(l, j) || !n.owns(l, j),
 		isNew && (h.token != 0 || chosenInVain(r)), h.token == 0 && !r.marked(), n.OwnWrites && s.minds[l].ops[j].op != setNone,
 		n.AwaitKruise && r.restarting && h.token != 0 && !r.marked() && r.fence >= h.token && !r.gateClosed:
 		return opNone
 	}
-	if others := s.protected(j, s.minds[l].view[j], func(k int) bool { return k != i && n.selected(&s.r[k], l) }); !s.blind(l, j) && s.t[j].partition < others {
+	if others := s.protected(j, s.minds[l].view[j], func(k int) bool { return k != i && n.selected(&s.r[k], l) }); s.minds[l].part[j] < others {
 		return opNone
 	}
 	written := !r.marked() && (n.FenceToken && n.UndoWrites && r.fence >= h.token || !n.UndoWrites || !n.FenceToken && !r.gateClosed)
@@ -502,9 +554,11 @@ func (n *next) pin(r *replica, l int) string {
 // release is the arbiter's answer to Release. Checked: undo or readmission was written.
 func (n *next) release(t *state, r *replica, l int) (bad string) {
 	h := &r.hands[l]
-	if r.accepts(*h) {
+	if r.phase != none && h.token == r.token { // one that has expired, too: its holder says that it is through
 		atWork := r.committed && r.verified != r.rev && r.restarting
-		left := r.grant || r.note != 0 || r.gateClosed || !r.hold || atWork
+		// A plan that leaves takes holds off, also under a lease of which it has not heard.
+		bare := !r.hold && (r.committed || !t.deleted)
+		left := r.grant || r.note != 0 || r.gateClosed || bare || atWork
 		if left && r.rev != 0 && !h.gone && h.op == opRelease {
 			bad = "P5: the lease is released before undo or readmission is complete"
 		}
@@ -582,6 +636,6 @@ func (n *next) drain(r *replica) (bad string) {
 // fence ends what may be done to this pod under l's lease.
 func (n *next) fence(s *state, r *replica, l int) {
 	if n.FenceToken && r.hands[l].token != 0 {
-		r.fence, r.fenceBy = max(r.fence, r.hands[l].token), max(r.fenceBy, s.number(l))
+		r.fence, r.fenceBy = max(r.fence, r.hands[l].token), max(r.fenceBy, min(s.number(l), s.reign))
 	}
 }

@@ -1,12 +1,10 @@
 package harness
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -93,23 +91,6 @@ type Evidence struct {
 	Gaps []Gap
 	// Writes to pods and sets by anybody, in the order in which they ended.
 	Writes []Write
-}
-
-// BeforeGaps is the evidence up to the first gap.
-func (e Evidence) BeforeGaps() Evidence {
-	if len(e.Gaps) == 0 {
-		return e
-	}
-	last := slices.MinFunc(e.Gaps, func(a, b Gap) int { return cmp.Compare(a.After, b.After) }).After
-	late := func(s Stamp) bool { return s.Version > last }
-	return Evidence{
-		Pods:    slices.DeleteFunc(slices.Clone(e.Pods), func(p Pod) bool { return late(p.Stamp) }),
-		Sets:    slices.DeleteFunc(slices.Clone(e.Sets), func(s Set) bool { return late(s.Stamp) }),
-		Plans:   slices.DeleteFunc(slices.Clone(e.Plans), func(p Plan) bool { return late(p.Stamp) }),
-		Rosters: slices.DeleteFunc(slices.Clone(e.Rosters), func(r Roster) bool { return late(r.Stamp) }),
-		Shifts:  e.Shifts,
-		Writes:  e.Writes,
-	}
 }
 
 // Evidence waits until the audit log is complete, and returns everything.

@@ -26,8 +26,8 @@ var ErrUnfit = errors.New("the model does not cover this history")
 // with what the model does not know; protocol.ErrTooMany; *protocol.Rejection, which tells the
 // story.
 func (e Evidence) Behaves(plan string) (protocol.Summary, error) {
-	traces, err := e.Traces(plan)
-	var sum protocol.Summary
+	traces, skipped, err := e.traces(plan)
+	sum := protocol.Summary{Skipped: skipped}
 	for i := 0; i < len(traces) && err == nil; i++ {
 		var one protocol.Summary
 		one, err = protocol.Protocol.Accepts(traces[i])
@@ -36,31 +36,31 @@ func (e Evidence) Behaves(plan string) (protocol.Summary, error) {
 	return sum, err
 }
 
-// Traces are the histories of the plans of that name as the model sees them.
+// Traces are the histories of the plans of that name as the model sees them. Where replicas
+// come or go, or versions are missing, a history is cut in two.
 func (e Evidence) Traces(plan string) ([]protocol.Trace, error) {
-	if len(e.Gaps) > 0 {
-		return nil, fmt.Errorf("%w: the API server was restarted, so that versions are missing", ErrUnfit)
-	}
+	traces, _, err := e.traces(plan)
+	return traces, err
+}
+
+func (e Evidence) traces(plan string) (traces []protocol.Trace, skipped int, err error) {
 	var uids []string
 	for _, p := range e.Plans {
 		if p.Name == plan && !slices.Contains(uids, p.UID) {
 			uids = append(uids, p.UID)
 		}
 	}
-	var traces []protocol.Trace
 	for _, uid := range uids {
-		r := retelling{e: e, uid: uid, revisions: map[string]uint8{}, templates: map[string]uint8{}, terms: map[int64]uint8{}, uids: map[string]string{}}
-		if err := r.all(); err != nil {
-			return nil, err
+		of, left, err := e.retell(uid)
+		if err != nil {
+			return nil, 0, err
 		}
-		if r.begun {
-			traces = append(traces, r.trace)
-		}
+		traces, skipped = append(traces, of...), skipped+left
 	}
 	if len(traces) == 0 {
-		return nil, fmt.Errorf("%w: the arbiter never knew a plan %s", ErrUnfit, plan)
+		return nil, 0, fmt.Errorf("%w: the arbiter never knew a plan %s while nothing changed that cannot be retold", ErrUnfit, plan)
 	}
-	return traces, nil
+	return traces, skipped, nil
 }
 
 // all retells the life of one plan.
@@ -69,6 +69,9 @@ func (r *retelling) all() error {
 		return err
 	}
 	for _, v := range r.versions() {
+		if v.number >= r.stretch.to {
+			return nil
+		}
 		if err := r.tell(v); err != nil {
 			return err
 		}
@@ -81,16 +84,22 @@ func (r *retelling) all() error {
 
 // retelling turns versions of objects into what the model can see.
 type retelling struct {
-	e     Evidence
-	uid   string // the plan's
-	sets  []string
-	pods  []string
-	trace protocol.Trace
+	e       Evidence
+	uid     string // the plan's
+	stretch stretch
+	sets    []string
+	pods    []string
+	trace   protocol.Trace
 
-	begun     bool
+	begun   bool
+	skipped int              // versions after the cut and before the trace begins
+	before  []protocol.Sight // some, until it begins
+	others  map[string]bool  // pods that are there, and are none of the replicas
+	sight   map[string]*Set  // the latest version of each set
+
 	now       protocol.Sight
 	holder    int64            // the token of the plan's holder
-	terms     map[int64]uint8  // numbers of leaders
+	terms     map[int64]uint8  // numbers of leaders: the order of their terms
 	templates map[string]uint8 // numbers of revisions, by set and template
 	revisions map[string]uint8 // and by name
 	next      map[string]uint8 // the last number of each set
@@ -128,19 +137,10 @@ func (r *retelling) versions() []version {
 
 // cast finds who takes part, and numbers what has names.
 func (r *retelling) cast() error {
-	for _, p := range r.e.Plans {
-		switch {
-		case p.UID != r.uid || p.Gone:
-		case r.sets == nil:
-			r.sets = p.Targets
-		case !slices.Equal(r.sets, p.Targets):
-			return fmt.Errorf("%w: the targets of plan %s changed", ErrUnfit, p.Name)
-		}
-	}
-	if len(r.sets) > protocol.MaxSets {
-		return fmt.Errorf("%w: %d targets", ErrUnfit, len(r.sets))
-	}
 	if err := r.count(); err != nil {
+		return err
+	}
+	if err := r.countTerms(); err != nil {
 		return err
 	}
 	r.next = map[string]uint8{}
@@ -158,16 +158,10 @@ func (r *retelling) cast() error {
 // castSet numbers the replicas of a set, and its revisions by the order of its templates.
 // Which revision a template is shows when Kruise has observed it.
 func (r *retelling) castSet(name string) error {
-	var names []string
+	names := r.stretch.names[name]
 	for _, s := range r.e.Sets {
 		if s.Name != name {
 			continue
-		}
-		switch {
-		case names != nil && !slices.Equal(names, s.names()):
-			return fmt.Errorf("%w: the replicas of set %s changed", ErrUnfit, name)
-		case names == nil:
-			names = s.names()
 		}
 		if s.Gone {
 			return fmt.Errorf("%w: set %s was removed", ErrUnfit, name)
@@ -194,6 +188,7 @@ func (r *retelling) tell(v version) error {
 	switch {
 	case v.pod != nil:
 		if e.Pod = slices.Index(r.pods, v.pod.Name); e.Pod < 0 {
+			r.other(v.pod)
 			return nil
 		}
 		before := r.now.Replicas[e.Pod]
@@ -205,6 +200,7 @@ func (r *retelling) tell(v version) error {
 			return nil
 		}
 		e.By = r.setAuthor(v.set)
+		r.sight[v.set.Name] = v.set
 		if err := r.set(e.Set, v.set); err != nil {
 			return err
 		}
@@ -223,8 +219,7 @@ func (r *retelling) tell(v version) error {
 		e.When, e.Text = clock(v.roster.At), fmt.Sprintf("roster %s version %d: %s", v.roster.Name, v.number, r.leases(v.roster))
 	}
 	if !r.begun {
-		r.begin()
-		return nil
+		return r.begin(v)
 	}
 	e.Sight = r.now
 	r.trace.Events = append(r.trace.Events, e)
@@ -242,19 +237,6 @@ func by(a protocol.Author) string {
 	case protocol.System:
 	}
 	return ""
-}
-
-// begin starts the trace with the first version that has the plan's holder.
-func (r *retelling) begin() {
-	if r.holder == 0 {
-		return
-	}
-	r.begun, r.trace.Start = true, r.now
-	for j := range r.trace.Sets {
-		if s := r.now.Sets[j]; !s.Armed {
-			r.trace.Original[j] = s.Partition
-		}
-	}
 }
 
 func (r *retelling) pod(v *protocol.Replica, p *Pod) {
@@ -307,24 +289,65 @@ func (r *retelling) count() error {
 func (r *retelling) set(j int, s *Set) error {
 	v := &r.now.Sets[j]
 	v.Armed, v.Template, v.Current = s.Armed != "", r.templates[s.Name+s.Template], r.revisions[s.CurrentRevision]
-	v.Partition = protocol.Parked
-	if s.Partition >= 0 && s.Partition < int32(protocol.Parked) {
-		v.Partition = uint8(s.Partition)
-	}
+	v.Partition = partition(s.Partition)
 	if s.Armed == "" {
 		return nil
 	}
-	var a struct {
-		Plan string `json:"plan"`
-		Term int64  `json:"term"`
-	}
-	if err := json.Unmarshal([]byte(s.Armed), &a); err != nil {
-		return fmt.Errorf("read what set %s says of who has it: %w", s.Name, err)
+	a, err := armedBy(s)
+	if err != nil {
+		return err
 	}
 	if a.Plan != r.uid && r.begun {
 		return fmt.Errorf("%w: set %s belongs to another plan", ErrUnfit, s.Name)
 	}
 	v.Term = r.terms[a.Term]
+	return nil
+}
+
+// armed is what a set says of who has it.
+type armed struct {
+	Plan     string `json:"plan"`
+	Term     int64  `json:"term"`
+	Proven   string `json:"proven"`
+	Original struct {
+		Partition *int32 `json:"partition"`
+	} `json:"original"`
+}
+
+func armedBy(s *Set) (a armed, err error) {
+	if err := json.Unmarshal([]byte(s.Armed), &a); err != nil {
+		return a, fmt.Errorf("read what set %s says of who has it: %w", s.Name, err)
+	}
+	return a, nil
+}
+
+// countTerms numbers the leaders by their terms. One that began and was killed before it had
+// adopted may have left its term on a set.
+func (r *retelling) countTerms() error {
+	seen := map[int64]bool{}
+	for i := range r.e.Rosters {
+		for _, h := range r.e.Rosters[i].Status.Holders {
+			if h.Holder == r.uid {
+				seen[h.Term] = true
+			}
+		}
+	}
+	for i := range r.e.Sets {
+		s := &r.e.Sets[i]
+		if s.Armed == "" {
+			continue
+		}
+		a, err := armedBy(s)
+		if err != nil {
+			return err
+		}
+		if a.Plan == r.uid {
+			seen[a.Term] = true
+		}
+	}
+	for i, term := range slices.Sorted(maps.Keys(seen)) {
+		r.terms[term] = uint8(i)
+	}
 	return nil
 }
 
@@ -379,16 +402,12 @@ func (r *retelling) duty(v *protocol.Replica, m v1alpha1.MemberRecord) {
 
 func (r *retelling) holders(x *Roster) {
 	i := slices.IndexFunc(x.Status.Holders, func(h v1alpha1.HolderRecord) bool { return h.Holder == r.uid })
-	switch {
-	case i < 0:
+	if i < 0 {
 		r.now.Left = r.holder != 0
 		return
-	case r.holder == 0:
-	case x.Status.Holders[i].Token != r.holder:
-		r.now.Lead++
 	}
 	r.holder = x.Status.Holders[i].Token
-	r.terms[x.Status.Holders[i].Term] = r.now.Lead
+	r.now.Lead = r.terms[x.Status.Holders[i].Term]
 }
 
 func (r *retelling) leases(x *Roster) string {
@@ -449,11 +468,7 @@ func (r *retelling) setAuthor(s *Set) protocol.Author {
 	}
 	j := slices.Index(r.sets, s.Name)
 	v := r.now.Sets[j]
-	partition := uint8(protocol.Parked)
-	if s.Partition >= 0 && s.Partition < int32(protocol.Parked) {
-		partition = uint8(s.Partition)
-	}
-	if v.Template != r.templates[s.Name+s.Template] || v.Partition != partition || v.Armed != (s.Armed != "") {
+	if v.Template != r.templates[s.Name+s.Template] || v.Partition != partition(s.Partition) || v.Armed != (s.Armed != "") {
 		return protocol.Foreign // Kruise writes nothing but the status
 	}
 	return protocol.System
