@@ -124,7 +124,7 @@ func TestAnOlderUpgraderLeavesAloneWhatANewerOneHasBegun(t *testing.T) {
 	}))
 	since, before := time.Now(), s.History.Now()
 	s.must(s.Restart(t.Context(), harness.UpgraderA))
-	words := []string{"protocol version 4", "knows 1 to 3", "run the newer upgrader again"}
+	words := []string{"protocol version 5", "knows 1 to 4", "run the newer upgrader again"}
 	t.Run("the plan says what to do", func(t *testing.T) {
 		s.on(t).await("it stalls", stalled("TargetNotSupported", words...))
 	})

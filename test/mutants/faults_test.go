@@ -16,6 +16,7 @@ const (
 	trust     = "arbiter/roster/trust.go"
 	applyGo   = "upgrader/apply/apply.go"
 	setGo     = "upgrader/kruise/set.go"
+	observeGo = "upgrader/observe/observe.go"
 )
 
 // first is a seed at which it was seen.
@@ -197,6 +198,14 @@ var faults = []fault{
 	// The end.
 	one("the partition is restored whatever it protects", leaveGo,
 		`p := max(t.OriginalPartition, t.protected(nil)); t.`, `p := t.OriginalPartition; t.`, "4", "7"),
+	one("holds go before the set says that it is given back", leaveGo,
+		`t.Partition < p || !t.Returning {`, `t.Partition != p {`, "7").
+		and(leaveGo, `Return: true,`, ``).
+		and(leaveGo, `new(""), &r.WorkingDefault, t.Name`, `new(""), &r.WorkingDefault, ""`),
+	one("holds go by what a cache says of the set", leaveGo,
+		`new(""), &r.WorkingDefault, t.Name`, `new(""), &r.WorkingDefault, ""`, "7"),
+	inReal("a set that is named again is not given back to the end", observeGo,
+		`armed.Term, armed.Returning, armed.Returning`, `armed.Term, false, armed.Returning`, "7"),
 	one("holds stay when a set is given back", leaveGo,
 		`	if n.unhold(i, t) {
 		return false

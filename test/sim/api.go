@@ -121,6 +121,7 @@ type Set struct {
 	ArmedGeneration  int
 	ImagesGeneration int
 	Proven           string
+	Returning        bool
 	Original         int32
 	// Left is the annotation by which a set is barred.
 	Left      string

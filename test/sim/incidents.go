@@ -13,6 +13,8 @@ var moreIncidents = []form{
 	act("the node of <pod> is cut off for <time>", func(d *director, w words) error { d.s.loseNode(d.pod(w).Node, false, span(w[1])); return nil }),
 	act("the node of <pod> has no power for <time>", func(d *director, w words) error { d.s.loseNode(d.pod(w).Node, true, span(w[1])); return nil }),
 	act("somebody removes <pod> by force", func(d *director, w words) error { d.s.forced(d.pod(w)); return nil }),
+	act("the user takes <set> out of the plan", func(d *director, w words) error { d.s.takeOut(w[0]); return nil }),
+	act("the user puts <set> into the plan again", func(d *director, w words) error { d.s.putIn(w[0]); return nil }),
 	act("<pod> is evicted", func(d *director, w words) error { d.s.evictPod(d.pod(w)); return nil }),
 	act("the container of <pod> ends <n> times", func(d *director, w words) error {
 		d.s.change(w[0], "chaos", "its container will end", func(p *Pod) { p.Crashes = number(w[1]) })

@@ -272,7 +272,7 @@ func armedOf(s *Set) *kruises.Armed {
 	ru := s.Originals.rolling(s.Original)
 	return &kruises.Armed{
 		Version: kruises.ProtocolVersion, Plan: s.Plan, Term: s.Term, Generation: int64(s.ArmedGeneration), ImagesGeneration: int64(s.ImagesGeneration),
-		Proven: s.Proven,
+		Proven: s.Proven, Returning: s.Returning,
 		Original: kruises.Original{
 			Type: appsv1.RollingUpdateStatefulSetStrategyType, Partition: ru.Partition, MaxUnavailable: ru.MaxUnavailable,
 			PodUpdatePolicy: ru.PodUpdatePolicy, UnorderedUpdate: ru.UnorderedUpdate, InPlaceUpdateStrategy: ru.InPlaceUpdateStrategy,
@@ -302,12 +302,12 @@ func (s *Set) read(o *kruisev1beta1.StatefulSet, status bool) error {
 	}
 	s.Left = o.Annotations[v1alpha1.LeftAnnotation]
 	s.Image = o.Spec.Template.Spec.Containers[0].Image
-	s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Proven, s.Original, s.Originals = "", 0, 0, 0, "", 0, Settings{}
+	s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Proven, s.Original, s.Originals, s.Returning = "", 0, 0, 0, "", 0, Settings{}, false
 	a, err := kruises.ParseArmed(o)
 	if err != nil || a == nil {
 		return err
 	}
-	s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Proven = a.Plan, a.Term, int(a.Generation), int(a.ImagesGeneration), a.Proven
+	s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Proven, s.Returning = a.Plan, a.Term, int(a.Generation), int(a.ImagesGeneration), a.Proven, a.Returning
 	s.Originals = readSettings(&kruisev1beta1.RollingUpdateStatefulSetStrategy{
 		PodUpdatePolicy: a.Original.PodUpdatePolicy, MaxUnavailable: a.Original.MaxUnavailable,
 		UnorderedUpdate: a.Original.UnorderedUpdate, InPlaceUpdateStrategy: a.Original.InPlaceUpdateStrategy,

@@ -32,11 +32,12 @@ const (
 	Proof                  // that a revision is proven before a set that looks at rest is taken for it
 	Counting               // that what the holder has among the candidates counts
 	Monotonic              // that the arbiter counts time by what passes, and not by the wall clock
+	Announcing             // that a set says that it is given back before any hold goes
 )
 
 var safeguards = []string{
 	"nothing", "precondition", "pin", "hold", "ban", "partition", "priority", "lasting", "expiring",
-	"verification", "keeping", "returning", "asking", "evidence", "proof", "counting", "monotonic",
+	"verification", "keeping", "returning", "asking", "evidence", "proof", "counting", "monotonic", "announcing",
 }
 
 // Safeguards are the names of what a run can be without.

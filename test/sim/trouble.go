@@ -182,17 +182,25 @@ func (s *Sim) drop() bool {
 	name := s.cfg.Sets[s.rnd.IntN(len(s.cfg.Sets))]
 	switch {
 	case !s.plan.named(name):
-		s.tell("user", "adds the target %s", name)
-		s.edit(func(p *planObject) { p.targets = append(slices.Clone(p.targets), s.wish(name)) })
+		s.putIn(name)
 	case len(s.plan.targets) > 1:
-		s.tell("user", "takes out the target %s", name)
-		s.edit(func(p *planObject) {
-			p.targets = slices.DeleteFunc(slices.Clone(p.targets), func(t target) bool { return t.name == name })
-		})
+		s.takeOut(name)
 	default:
 		return false
 	}
 	return true
+}
+
+func (s *Sim) putIn(name string) {
+	s.tell("user", "adds the target %s", name)
+	s.edit(func(p *planObject) { p.targets = append(slices.Clone(p.targets), s.wish(name)) })
+}
+
+func (s *Sim) takeOut(name string) {
+	s.tell("user", "takes out the target %s", name)
+	s.edit(func(p *planObject) {
+		p.targets = slices.DeleteFunc(slices.Clone(p.targets), func(t target) bool { return t.name == name })
+	})
 }
 
 // scale adds a replica to a set, or takes it away again.

@@ -30,6 +30,7 @@ type upgrader struct {
 	// plan is the UpgradePlan as its cache shows it, doing the one that it decided on.
 	plan, doing planObject
 	barred      map[string]bool // targets, in the reconciliation that is under way
+	returning   map[string]bool // those of which the API server said so
 	watch       int             // index of the snapshot that it has been told
 	session
 	last plan.Decision
@@ -119,7 +120,7 @@ func (u *upgrader) reconcile(pause func()) {
 	if u.holder != p.uid {
 		u.session = session{holder: p.uid, leases: map[string]*held{}}
 	}
-	u.doing, u.barred = p, map[string]bool{}
+	u.doing, u.barred, u.returning = p, map[string]bool{}, map[string]bool{}
 	w, stale := u.world()
 	if stale {
 		return
@@ -261,7 +262,9 @@ func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]p
 	read := map[string]bool{}
 	add := func(t target, leaving bool) {
 		next, late := u.target(t, len(w.Targets), state, arb.Blocked != nil, leases)
-		next.Leaving = leaving
+		if next.Leaving = leaving || next.Returning; u.s.cfg.Without == Announcing {
+			next.Leaving, next.Returning = leaving, next.Armed
+		}
 		stale = stale || late
 		read[t.name] = true
 		for j := range next.Pods {
@@ -317,7 +320,7 @@ func (u *upgrader) target(of target, i int, state snapshot, blocked bool, leases
 	_, t.Listed = p.shown[of.name]
 	t.TemplateSeen = t.Observed || set.revision() == set.UpdateRevision
 	if set.Plan == p.uid {
-		t.Armed, t.ArmedTerm, t.OriginalPartition, t.Settings = true, set.Term, set.Original, set.Armed
+		t.Armed, t.ArmedTerm, t.OriginalPartition, t.Settings, t.Returning = true, set.Term, set.Original, set.Armed, set.Returning
 		t.HookSeen = set.Observed > set.ArmedGeneration
 	}
 	t.TemplateWritten = of.image != "" && set.Plan != "" && set.ImagesGeneration == p.generation
@@ -457,10 +460,12 @@ func (u *upgrader) do(pause func(), action plan.Action) {
 	case plan.Disarm:
 		u.patchSet(a.Target, "is disarmed", a.ResourceVersion, func(s *Set) {
 			s.Settings, s.Originals = s.Originals, Settings{}
-			s.Armed, s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Original, s.Proven = false, "", 0, 0, 0, 0, ""
+			s.Armed, s.Plan, s.Term, s.ArmedGeneration, s.ImagesGeneration, s.Original, s.Proven, s.Returning = false, "", 0, 0, 0, 0, "", false
 		})
 	case plan.PatchPod:
-		u.patchPod(a)
+		if a.Returns == "" || u.stillReturning(pause, a.Returns) {
+			u.patchPod(a)
+		}
 	case plan.Commit:
 		u.commit(pause, a)
 	case plan.Pin:
@@ -496,6 +501,7 @@ func (u *upgrader) applySet(pause func(), a plan.ApplySet) {
 		if a.Proven != "" {
 			s.Proven = a.Proven
 		}
+		s.Returning = s.Returning || a.Return
 		s.Armed, s.Settings = true, taken
 		s.Term, s.Partition, s.Foreign = u.term, a.Partition, false
 		u.s.tookOver(u, a.Target, uid)
@@ -506,6 +512,19 @@ func (u *upgrader) applySet(pause func(), a plan.ApplySet) {
 func (u *upgrader) stillWanted(name string) bool {
 	live := &u.s.plan
 	return live.uid == u.doing.uid && (!live.deleting || u.doing.deleting) && (!u.doing.named(name) || live.named(name))
+}
+
+// stillReturning is apply.stillReturning: it asks the API server itself, once for each decision.
+func (u *upgrader) stillReturning(pause func(), name string) bool {
+	if !u.returning[name] && u.s.cfg.Without != Announcing {
+		live := u.s.api.sets[name]
+		if !live.Returning || live.Plan != u.doing.uid || live.Term != u.term || live.Observed != live.Generation {
+			return false
+		}
+		u.returning[name] = true
+		pause()
+	}
+	return true
 }
 
 // bar is apply.bar: the set is as before, at another version.

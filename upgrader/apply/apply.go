@@ -47,13 +47,15 @@ type run struct {
 	scene *observe.Scene
 	ses   *session.Session
 	story story
+	// returning are the sets of which the API server said that they are being given back.
+	returning map[string]bool
 }
 
 // Apply carries out the actions of d in their order. One that fails does not keep the
 // others from being tried, but nothing comes after a failed pin. A conflict is no error:
 // the world has changed and will be looked at again. Errors are joined.
 func (a *Applier) Apply(ctx context.Context, scene *observe.Scene, ses *session.Session, d plan.Decision) error {
-	r := &run{Applier: a, scene: scene, ses: ses}
+	r := &run{Applier: a, scene: scene, ses: ses, returning: map[string]bool{}}
 	defer r.tell()
 	if err := r.catchUp(ctx, d); err != nil {
 		return err
@@ -120,6 +122,11 @@ func (r *run) do(ctx context.Context, action plan.Action) error {
 	case plan.Disarm:
 		return r.disarm(ctx, a)
 	case plan.PatchPod:
+		if a.Returns != "" {
+			if err := r.stillReturning(ctx, a.Returns); err != nil {
+				return err
+			}
+		}
 		return r.patchPod(ctx, a)
 	case plan.Commit:
 		return r.commit(ctx, a)
@@ -224,6 +231,7 @@ func (r *run) applySet(ctx context.Context, a plan.ApplySet) error {
 	if a.Proven != "" {
 		next.Proven = a.Proven
 	}
+	next.Returning = next.Returning || a.Return
 	cfg, err := kruise.ApplyConfiguration(set.Namespace, set.Name, a.ResourceVersion, &next, a.Partition, observe.Settings(r.scene.Plan))
 	if err != nil {
 		return err
@@ -251,6 +259,29 @@ func (r *run) stillWanted(ctx context.Context, target string) error {
 	case live.UID != up.UID, live.DeletionTimestamp != nil && up.DeletionTimestamp == nil, observe.Wants(up, target) && !observe.Wants(live, target):
 		return errAgain
 	}
+	return nil
+}
+
+// stillReturning asks the API server itself, and not the cache, whether the set is being given
+// back by this leader, and Kruise has seen that. The pods were read before, and a set that is returning is not armed anew
+// before all its pods were written: so whatever comes between this question and the patch of a
+// pod, the pod is protected without its hold, or the patch is a conflict.
+func (r *run) stillReturning(ctx context.Context, target string) error {
+	if r.returning[target] {
+		return nil
+	}
+	live := &kruisev1beta1.StatefulSet{}
+	if err := r.Live.Get(ctx, client.ObjectKey{Namespace: r.scene.Plan.Namespace, Name: target}, live); err != nil {
+		return fmt.Errorf("look at StatefulSet %s before its pods are given back: %w", target, err)
+	}
+	armed, err := kruise.ParseArmed(live)
+	if err != nil {
+		return err
+	}
+	if armed == nil || !armed.Returning || armed.Plan != string(r.scene.Plan.UID) || armed.Term != r.scene.World.Term || live.Status.ObservedGeneration != live.Generation {
+		return errAgain
+	}
+	r.returning[target] = true
 	return nil
 }
 

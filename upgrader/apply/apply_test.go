@@ -70,6 +70,8 @@ type server struct {
 	applied []string // sets
 	// live makes the plan of the API server another than that of the cache.
 	live func(*v1alpha1.UpgradePlan)
+	// set is what the API server has of the set; nil: none.
+	set *kruisev1beta1.StatefulSet
 }
 
 func (s *server) note(sub string, obj client.Object, p client.Patch) error {
@@ -127,7 +129,11 @@ func stage(t *testing.T, s *server) (*Applier, *observe.Scene, *silent) {
 	if s.live != nil {
 		s.live(live)
 	}
-	k := b.WithObjects(live).Build()
+	b = b.WithObjects(live)
+	if s.set != nil {
+		b = b.WithObjects(s.set)
+	}
+	k := b.Build()
 	a := &Applier{Client: k, Live: k, Recorder: told, Writes: NewWrites(func() time.Time { return now }), Now: func() time.Time { return now }}
 	return a, &observe.Scene{
 		Plan: up, Sets: map[string]*kruisev1beta1.StatefulSet{"web": set}, Pods: map[string]*corev1.Pod{},
@@ -355,6 +361,44 @@ func TestASetIsTakenOverOnlyForAPlanThatIsStillThere(t *testing.T) {
 			arm := plan.Decision{Actions: []plan.Action{plan.ApplySet{Target: "web", ResourceVersion: "9", Partition: plan.Parked, Why: plan.Arming}}}
 			if err := a.Apply(t.Context(), scene, nil, arm); !IsAgain(err) || len(s.applied) > 0 {
 				t.Errorf("%v; applied %q", err, s.applied)
+			}
+		})
+	}
+}
+
+// TestAHoldGoesOnlyWhenTheAPIServerSaysThatTheSetIsGivenBack: the cache of a leader that was
+// frozen may show a set of long ago, and pods as they are.
+func TestAHoldGoesOnlyWhenTheAPIServerSaysThatTheSetIsGivenBack(t *testing.T) {
+	const says = `{"version":4,"plan":%q,"term":%d,"generation":1,"returning":%t,"original":{}}`
+	off := plan.PatchPod{Pod: "web-0", UID: "u", ResourceVersion: "9", Hold: new(false), Returns: "web", Why: plan.Leaving}
+	for _, c := range []struct {
+		name, armed string
+		observed    int64
+		goes        bool
+	}{
+		{"it is given back by us", fmt.Sprintf(says, "plan-uid", 2, true), 5, true},
+		{"it is armed anew", fmt.Sprintf(says, "plan-uid", 2, false), 5, false},
+		{"another plan gives it back", fmt.Sprintf(says, "other", 2, true), 5, false},
+		{"a later leader gives it back", fmt.Sprintf(says, "plan-uid", 3, true), 5, false},
+		{"Kruise has not seen its partition", fmt.Sprintf(says, "plan-uid", 2, true), 4, false},
+		{"it is disarmed", "", 5, false},
+		{"there is none", "-", 5, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := &server{set: &kruisev1beta1.StatefulSet{}}
+			s.set.Namespace, s.set.Name, s.set.Generation, s.set.Status.ObservedGeneration = "ns", "web", 5, c.observed
+			switch c.armed {
+			case "":
+			case "-":
+				s.set = nil
+			default:
+				s.set.Annotations = map[string]string{v1alpha1.ArmedAnnotation: c.armed}
+			}
+			a, scene, _ := stage(t, s)
+			scene.World.Term = 2
+			err := a.Apply(t.Context(), scene, nil, plan.Decision{Actions: []plan.Action{off, off}})
+			if c.goes && (err != nil || len(s.patches) != 2) || !c.goes && (!IsAgain(err) || len(s.patches) > 0) {
+				t.Errorf("got %v; patches %q", err, s.patches)
 			}
 		})
 	}

@@ -20,8 +20,9 @@ import (
 //	1: fences were ids of leases; generation may be missing
 //	2: fences are tokens; generation is always there
 //	3: proven tells at what the set was last at rest
+//	4: returning says that the set is given back, before any hold goes
 const (
-	ProtocolVersion = 3
+	ProtocolVersion = 4
 	oldestVersion   = 1
 )
 
@@ -43,8 +44,11 @@ type Armed struct {
 	// Proven is the revision at which the set was last at rest: when it was taken over, or
 	// when a rollout had ended; "": it has not been yet. A pod that is created at it needs no
 	// proof, one that is created at any other does.
-	Proven   string   `json:"proven,omitempty"`
-	Original Original `json:"original"`
+	Proven string `json:"proven,omitempty"`
+	// Returning: somebody has begun to give the set back. Whoever finds that goes on with it,
+	// and takes it away with the annotation alone, whatever the plan says by then.
+	Returning bool     `json:"returning,omitempty"`
+	Original  Original `json:"original"`
 
 	// unproven: an older version wrote it, which did not note Proven.
 	unproven bool

@@ -234,22 +234,27 @@ func TestArmedOfAnOlderVersionIsReadAsTheOneOfToday(t *testing.T) {
 		{
 			"one that does not tell when the hook was written: Kruise knows it when it has observed the set as it is now",
 			`{"version":1,"plan":"p","term":7,"imagesGeneration":2,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
-			Armed{Version: 3, Plan: "p", Term: 7, Generation: 3, ImagesGeneration: 2, Original: original, unproven: true},
+			Armed{Version: ProtocolVersion, Plan: "p", Term: 7, Generation: 3, ImagesGeneration: 2, Original: original, unproven: true},
 		},
 		{
 			"one that tells it",
 			`{"version":1,"plan":"p","term":7,"generation":1,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
-			Armed{Version: 3, Plan: "p", Term: 7, Generation: 1, Original: original, unproven: true},
+			Armed{Version: ProtocolVersion, Plan: "p", Term: 7, Generation: 1, Original: original, unproven: true},
 		},
 		{
 			"one that does not tell at what the set was last at rest",
 			`{"version":2,"plan":"p","term":7,"generation":0,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
-			Armed{Version: 3, Plan: "p", Term: 7, Original: original, unproven: true},
+			Armed{Version: ProtocolVersion, Plan: "p", Term: 7, Original: original, unproven: true},
+		},
+		{
+			"one that does not tell whether the set is given back",
+			`{"version":3,"plan":"p","term":7,"generation":0,"proven":"web-1","original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
+			Armed{Version: ProtocolVersion, Plan: "p", Term: 7, Proven: "web-1", Original: original},
 		},
 		{
 			"the one of today",
-			`{"version":3,"plan":"p","term":7,"generation":0,"proven":"web-1","original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
-			Armed{Version: 3, Plan: "p", Term: 7, Proven: "web-1", Original: original},
+			`{"version":4,"plan":"p","term":7,"generation":0,"proven":"web-1","returning":true,"original":{"partition":3,"podUpdatePolicy":"InPlaceIfPossible"}}`,
+			Armed{Version: ProtocolVersion, Plan: "p", Term: 7, Proven: "web-1", Returning: true, Original: original},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -297,7 +302,7 @@ func TestArmedThatMustNotBeActedUpon(t *testing.T) {
 		{"no version", `{"plan":"p"}`, "restore it", false, true, true},
 		{"no plan", `{"version":2}`, "restore it", false, true, true},
 		{"a version that never was", `{"version":-1,"plan":"p"}`, "restore it", false, true, true},
-		{"a newer version", `{"version":4,"plan":"p"}`, "version 4, and this upgrader knows 1 to 3", true, true, false},
+		{"a newer version", `{"version":5,"plan":"p"}`, "version 5, and this upgrader knows 1 to 4", true, true, false},
 		{"a newer version, all else of which has changed", `{"version":9,"plan":"p","term":"x","original":[]}`, "run the newer upgrader", true, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -292,7 +292,7 @@ func (s *Scene) unread(t *plan.Target, err error) {
 // armed is for a set that the plan has taken over.
 func (s *Scene) armed(t *plan.Target, set *kruisev1beta1.StatefulSet, armed *kruise.Armed) {
 	s.Armed[t.Name] = armed
-	t.Armed, t.ArmedTerm = true, armed.Term
+	t.Armed, t.ArmedTerm, t.Leaving, t.Returning = true, armed.Term, armed.Returning, armed.Returning
 	t.HookSeen = set.Status.ObservedGeneration > armed.Generation
 	t.Settings = kruise.Applied(set, Settings(s.Plan))
 	if armed.Original.Partition != nil {

@@ -74,6 +74,8 @@ type ApplySet struct {
 	Partition       int32
 	// Proven is the revision at which the set is at rest; "": what was noted before stays.
 	Proven string
+	// Return notes on the set that it is given back from now on.
+	Return bool
 	Why    Reason
 }
 
@@ -114,6 +116,9 @@ type PatchPod struct {
 	Verified *string
 	// Fence ends whatever is still under way under this token or a lower one.
 	Fence *int64
+	// Returns is the set with which the pod is given back; "": it is not. The hold goes only if
+	// the API server itself, and not the cache, says that the set is still being given back.
+	Returns string
 	// Gate opens (true) or closes (false) the plan's readiness gate. It cannot be
 	// combined with Hold, Grant or State: it goes through the status subresource.
 	Gate *bool

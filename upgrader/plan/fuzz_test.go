@@ -96,6 +96,7 @@ func (s *bytesSource) bendTarget(t *Target) {
 		}
 	}
 	t.Leaving = t.Armed && !t.Gone && s.rare(8)
+	t.Returning = t.Leaving && s.yes()
 	if s.rare(20) {
 		t.Blocked, t.Gone = &Blocker{Reason: TargetNotSupported, Message: "it cannot be read"}, false
 		t.Armed, t.Unread, t.Newer = false, true, s.yes()
@@ -296,6 +297,7 @@ func (c *checker) action(a Action) {
 		t := c.set(a.Target)
 		c.write(a, t, a.ResourceVersion, a.Partition)
 		for j := range t.Pods {
+			c.must(!a.Return || c.leaving(t) && t.Pods[j].Lease == nil, a, "it is not the time to give %s back", t.Name)
 			c.must(!t.Armed || a.Proven == "" || t.Pods[j].Verified == a.Proven, a, "%s is not verified at it", t.Pods[j].Name)
 		}
 	case WriteTemplate:
@@ -368,7 +370,7 @@ func (c *checker) patch(a PatchPod) {
 		c.must(r.Lease != nil && r.Lease.Valid && !r.Lease.Lost && r.Lease.Instance == r.UID && r.Fenced < r.Lease.Token, a, "a gate is closed without a valid lease")
 	}
 	if is(a.Hold, false) {
-		c.must(c.leaving(t) && t.Observed && t.Partition >= c.old(t), a, "a hold is taken off that is needed")
+		c.must(c.leaving(t) && t.Returning && a.Returns == t.Name && t.Observed && t.Partition >= c.old(t), a, "a hold is taken off that is needed")
 	}
 	if is(a.Hold, true) {
 		c.must(t.Observed || t.HookSeen, a, "Kruise may confirm a hold that it does not know")
@@ -426,6 +428,7 @@ func (c *checker) write(a Action, t *Target, resourceVersion string, partition i
 	c.must(resourceVersion == t.ResourceVersion, a, "without its precondition")
 	c.must(t.Blocked == nil, a, "the set must not be written to")
 	c.must(partition >= c.protects(t), a, "%d replicas are to be protected", c.protects(t))
+	c.must(!t.Returning || partition >= t.Partition, a, "lowered while it is given back")
 	c.must(partition >= t.Partition || t.TemplateSeen && t.Observed || !t.Armed && c.old(t) == 0, a, "lowered from %d before Kruise has seen the set", t.Partition)
 }
 

@@ -2,24 +2,27 @@ package plan
 
 import "slices"
 
-// leaving says whether t is to be given back: with the whole plan, or because the plan names
-// it no more.
+// leaving says whether t is to be given back: with the whole plan, because the plan names it
+// no more, or because that was begun once.
 func (n *next) leaving(t *Target) bool { return n.w.Policy.Deleting || t.Leaving }
 
 // leaveTarget gives the set back, step by step, and never so that Kruise would update a
-// replica because of it: partition first, observed; then the pods; then the rest.
+// replica because of it: partition first, observed; then the pods; then the rest. With the
+// partition goes a note that the set is given back. From there on nobody lowers the partition
+// or holds a pod anew before the set is disarmed, so that whoever takes a hold off may have
+// been frozen for as long as it likes (docs/decisions/0013).
 func (n *next) leaveTarget(i int, t *Target, sel selection, wrong *Replica) bool {
 	n.replicas(i, t, sel, wrong)
 	if n.inFlight(i, t) {
 		// Who is past the point of no return is finished, also when the partition had to be
 		// raised meanwhile. Holds are not put on any more: without all of them it stays up.
-		if !t.bare() {
+		if !t.Returning && !t.bare() {
 			n.lower(i, t, sel)
 		}
 		return false
 	}
-	if p := max(t.OriginalPartition, t.protected(nil)); t.Partition != p {
-		n.apply(t, p, Leaving)
+	if p := max(t.OriginalPartition, t.protected(nil)); t.Partition < p || !t.Returning {
+		n.act(ApplySet{Target: t.Name, ResourceVersion: t.ResourceVersion, Partition: p, Return: true, Why: Leaving})
 		n.sayOf(i, rankDoing, Leaving, "restoring the partition of %s", t.Name)
 		return false
 	}
@@ -79,7 +82,7 @@ func (n *next) unhold(i int, t *Target) bool {
 			continue
 		}
 		p := n.patch(r, Leaving)
-		p.Hold, p.Verified, p.Working = new(false), new(""), &r.WorkingDefault
+		p.Hold, p.Verified, p.Working, p.Returns = new(false), new(""), &r.WorkingDefault, t.Name
 		n.act(p)
 		n.sayOf(i, rankDoing, Leaving, "taking the hold off %s", r.Name)
 		any = true

@@ -16,7 +16,7 @@ func TestLeaving(t *testing.T) {
 		}
 	}
 	settled := func(w *World) {
-		w.web().Partition = 3
+		w.web().Partition, w.web().Returning = 3, true
 		for j := range w.web().Pods {
 			w.pod(j).Hold, w.pod(j).Verified = false, ""
 		}
@@ -38,7 +38,7 @@ func TestLeaving(t *testing.T) {
 		{
 			name:  "a plan whose annotation cannot be read stays, and gives its other sets back",
 			world: leaving(unread(false)),
-			want:  []string{"apply db partition 1 (Leaving)"}, reason: TargetNotSupported, stalled: true,
+			want:  []string{"apply db partition 1 (Leaving) returning"}, reason: TargetNotSupported, stalled: true,
 		},
 		{
 			name:   "a plan that a newer upgrader has begun to give back is left to that, all its sets",
@@ -92,12 +92,12 @@ func TestLeaving(t *testing.T) {
 		{
 			name:  "the partition never goes below what protects, whatever it was before",
 			world: leaving(func(w *World) { w.pod(2).Revision, w.pod(2).Verified = "v2", "v2" }),
-			want:  []string{"apply web partition 2 (Leaving)"}, reason: Leaving,
+			want:  []string{"apply web partition 2 (Leaving) returning"}, reason: Leaving,
 		},
 		{
 			name:  "a partition that was higher before is restored",
 			world: leaving(func(w *World) { w.web().OriginalPartition = 7 }),
-			want:  []string{"apply web partition 7 (Leaving)"}, reason: Leaving,
+			want:  []string{"apply web partition 7 (Leaving) returning"}, reason: Leaving,
 		},
 		{
 			name:   "the holds stay until Kruise has seen the partition",
@@ -105,9 +105,28 @@ func TestLeaving(t *testing.T) {
 			reason: WaitingForKruise,
 		},
 		{
+			name:  "no hold goes before the set says that it is given back, also when its partition is right",
+			world: leaving(func(w *World) { w.web().Partition = 3 }),
+			want:  []string{"apply web partition 3 (Leaving) returning"}, reason: Leaving,
+		},
+		{
+			name:  "a new leader puts its term on a set that is being given back before it goes on",
+			world: leaving(func(w *World) { settled(w); w.Term = 2 }),
+			want:  []string{"apply web partition 3 (Arming)"}, reason: Arming,
+		},
+		{
+			name: "the partition is raised, and not lowered, while a set is given back",
+			world: leaving(func(w *World) {
+				settled(w)
+				w.web().Partition = 5
+				w.pod(2).Revision = "v2"
+			}),
+			want: []string{"disarm web"}, reason: Leaving,
+		},
+		{
 			name: "then the holds go",
 			world: leaving(func(w *World) {
-				w.web().Partition = 3
+				w.web().Partition, w.web().Returning = 3, true
 				w.pod(2).Hold, w.pod(2).Verified = false, ""
 			}),
 			want: []string{
@@ -251,7 +270,7 @@ func TestLeaving(t *testing.T) {
 		{
 			name: "a worker that came back new is not marked while the plan leaves",
 			world: leaving(func(w *World) {
-				w.web().Partition = 2
+				w.web().Partition, w.web().Returning = 2, true
 				w.pod(2).Revision, w.pod(2).Verified, w.pod(2).Duty, w.pod(2).Hold = "v2", "", Working, false
 				w.pod(0).Hold, w.pod(0).Verified, w.pod(1).Hold, w.pod(1).Verified = false, "", false, ""
 			}),
@@ -286,16 +305,17 @@ func TestATargetThatIsTakenOut(t *testing.T) {
 			return w
 		}
 	}
+	returning := func(w *World) { w.Targets[1].Partition, w.Targets[1].Returning = 2, true }
 	db := func(w *World) *Replica { return &w.Targets[1].Pods[0] }
 	run(t, []test{
 		{
 			name:  "its partition is restored, as far as it protects",
 			world: dropped(func(*World) {}),
-			want:  []string{"apply db partition 2 (Leaving)"}, reason: Leaving,
+			want:  []string{"apply db partition 2 (Leaving) returning"}, reason: Leaving,
 		},
 		{
 			name:  "its idle replicas are not leased any more",
-			world: dropped(func(w *World) { w.Targets[1].Partition = 2 }),
+			world: dropped(returning),
 			want:  []string{"patch db-0 hold=false working= verified=", "patch db-1 hold=false working= verified="}, reason: Leaving,
 		},
 		{
@@ -317,9 +337,19 @@ func TestATargetThatIsTakenOut(t *testing.T) {
 			want: []string{"adopt"}, reason: Undoing,
 		},
 		{
+			name: "one that was named again meanwhile is given back to the end: who took a hold off may be frozen",
+			world: func() *World {
+				w := rollout(3)
+				w.web().Leaving, w.web().Returning, w.web().Partition = true, true, 3
+				w.pod(0).Hold, w.pod(0).Verified = false, ""
+				return w
+			},
+			want: []string{"patch web-1 hold=false working= verified=", "patch web-2 hold=false working= verified="}, reason: Leaving,
+		},
+		{
 			name: "then it is disarmed",
 			world: dropped(func(w *World) {
-				w.Targets[1].Partition = 2
+				returning(w)
 				for j := range w.Targets[1].Pods {
 					w.Targets[1].Pods[j].Hold, w.Targets[1].Pods[j].Verified = false, ""
 				}

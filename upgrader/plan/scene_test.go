@@ -146,6 +146,9 @@ func line(a Action) string {
 		if a.Proven != "" {
 			s += " proven " + a.Proven
 		}
+		if a.Return {
+			s += " returning"
+		}
 		return s
 	case WriteTemplate:
 		return fmt.Sprintf("template %s partition %d", a.Target, a.Partition)

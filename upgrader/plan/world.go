@@ -122,8 +122,12 @@ type Target struct {
 	Blocked *Blocker
 	// Gone: there is no such set.
 	Gone bool
-	// Leaving: the plan names the set no more. It is given back while the plan goes on.
+	// Leaving: the plan names the set no more, or it is Returning. It is given back while the
+	// plan goes on.
 	Leaving bool
+	// Returning: the set says that somebody has begun to give it back. Nobody takes that back,
+	// a plan that names the set again arms it anew when it was disarmed.
+	Returning bool
 	// Barred: Bar was carried out since the world was read. The plan's status need not name
 	// the set any more.
 	Barred bool

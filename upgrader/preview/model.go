@@ -87,6 +87,7 @@ func (m *model) apply(a plan.Action) {
 		if a.Proven != "" {
 			t.Proven = a.Proven
 		}
+		t.Returning = t.Returning || a.Return
 	case plan.WriteTemplate:
 		t := m.target(a.Target)
 		t.UpdateRevision, t.Partition = m.next[t.Name], a.Partition
