@@ -307,10 +307,14 @@ func (s *Sim) settle() {
 }
 
 // mend is what users do about a replica that failed although its image is good: they delete
-// the pod, as the plan says.
+// the pod, as the plan says. One that an earlier plan gave up is not at work for anybody: it is
+// of these that is said that the others are to be healed.
 func (s *Sim) mend() {
 	for _, name := range names(s.api.pods) {
-		if p := s.api.pods[name]; p.same() && !p.Terminating && s.plan.steps[name].step == plan.StepFailed {
+		p := s.api.pods[name]
+		_, leased := s.arb.table.Leases[name]
+		given := !leased && p.Note.ID == "" && !p.Grant
+		if p.same() && !p.Terminating && (given || s.plan.steps[name].step == plan.StepFailed) {
 			s.change(name, "user", "deletes the pod that failed", func(q *Pod) { q.Terminating = true })
 			s.Kinds["failed pod deleted"]++
 		}
