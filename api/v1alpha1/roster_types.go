@@ -320,6 +320,11 @@ type RosterStatus struct {
 	// +listType=atomic
 	// +optional
 	Retired []RetiredRecord `json:"retired,omitempty"`
+	// Handovers that the application was asked for, each once. Those of plans that are gone and
+	// of replicas at another revision are forgotten in time.
+	// +listType=atomic
+	// +optional
+	Handovers []HandoverRecord `json:"handovers,omitempty"`
 	// Revisions whose pods may get duty while an upgrade plan is at work.
 	// +listType=set
 	// +optional
@@ -382,6 +387,15 @@ type HolderRecord struct {
 	// +optional
 	Identity string `json:"identity,omitempty"`
 	Token    int64  `json:"token"`
+}
+
+// HandoverRecord is a handover that the application was asked for.
+type HandoverRecord struct {
+	Holder string `json:"holder"`
+	// The pod that worked, at this revision.
+	From string `json:"from"`
+	// +optional
+	Revision string `json:"revision,omitempty"`
 }
 
 // RetiredRecord is a holder that has gone.

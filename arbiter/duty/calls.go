@@ -22,6 +22,7 @@ func (g *Group) Configure(ctx context.Context, settings Settings, pods map[strin
 		if settings.Look != nil {
 			g.look.Store(&settings.Look)
 		}
+		g.handsOver.Store(settings.Roster.Observed == nil || settings.HandOver != nil)
 	})
 }
 
@@ -83,7 +84,7 @@ func (g *Group) Renew(ctx context.Context, refs []lease.Ref) ([]*lease.Refusal, 
 // Pin is lease.Table.Pin. Where duty is observed it is looked at anew: what was seen last
 // may have changed since, and the pin is the last moment at which that can be known.
 func (g *Group) Pin(ctx context.Context, ref lease.Ref, instance string) (pinned *lease.Lease, refusal *lease.Refusal, err error) {
-	pods, err := g.lookAnew(ctx)
+	pods, err := g.lookAnew(ctx, "a pin")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -95,14 +96,14 @@ func (g *Group) Pin(ctx context.Context, ref lease.Ref, instance string) (pinned
 }
 
 // lookAnew looks at the pods of an observed roster; nil for any other.
-func (g *Group) lookAnew(ctx context.Context) (map[string]roster.Pod, error) {
+func (g *Group) lookAnew(ctx context.Context, before string) (map[string]roster.Pod, error) {
 	look := g.look.Load()
 	if look == nil {
 		return nil, nil
 	}
 	pods, err := (*look)(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("group %s: %w: look at the members before a pin: %w", g.cfg.Key, ErrUnavailable, err)
+		return nil, fmt.Errorf("group %s: %w: look at the members before %s: %w", g.cfg.Key, ErrUnavailable, before, err)
 	}
 	return pods, nil
 }
@@ -165,12 +166,11 @@ func (g *Group) ForceRelease(ctx context.Context, replica, who, reason string) (
 // Handover asks to move duty away from a member, best to the candidates in their order.
 // It returns the successor; an empty one means that from has no duty.
 func (g *Group) Handover(ctx context.Context, holder string, token int64, from string, candidates []string) (successor string, refusal *lease.Refusal, err error) {
+	if g.Observed() {
+		return g.askHandover(ctx, holder, token, from, candidates)
+	}
 	err = g.call(ctx, true, func(t *txn) {
-		if refusal = t.leases.CheckHolder(holder, token); refusal != nil {
-			return
-		}
-		if t.frozen {
-			refusal = lease.Refuse(lease.Frozen, "frozen: the record was lost", "duty does not move")
+		if refusal = t.mayMove(holder, token); refusal != nil {
 			return
 		}
 		if refusal = g.rules.MayMove(from); refusal != nil {
@@ -181,6 +181,17 @@ func (g *Group) Handover(ctx context.Context, holder string, token int64, from s
 		refusal = refusalOf(answer, from)
 	})
 	return successor, refusal, err
+}
+
+// mayMove refuses a handover to whoever may not act, and while nothing is certain.
+func (t *txn) mayMove(holder string, token int64) *lease.Refusal {
+	if refusal := t.leases.CheckHolder(holder, token); refusal != nil {
+		return refusal
+	}
+	if t.frozen {
+		return lease.Refuse(lease.Frozen, "frozen: the record was lost", "duty does not move")
+	}
+	return nil
 }
 
 func refusalOf(r roster.Refused, from string) *lease.Refusal {
@@ -195,6 +206,11 @@ func refusalOf(r roster.Refused, from string) *lease.Refusal {
 		return lease.Refuse(lease.DutyIsNamed, "observed: the application decides who works", "duty does not move from %s", from)
 	case roster.RefusedBusy:
 		return lease.Refuse(lease.NoSuccessor, "one handover at a time", "another handover is under way, not from %s", from)
+	case roster.RefusedUncertain:
+		return lease.Refuse(lease.NoSuccessor, "duty: it is not certain who works", "duty does not move from %s", from)
+	case roster.RefusedAgain:
+		return lease.Refuse(lease.NoSuccessor, "once per working replica, revision and plan: the application was asked before",
+			"duty does not move from %s; see what the application says, and move it there", from)
 	case roster.RefusedNoSuccessor:
 	}
 	return lease.Refuse(lease.NoSuccessor, "successor: a candidate that is idle, not leased and fit", "nobody can take over from %s", from)

@@ -81,6 +81,8 @@ type Settings struct {
 	// Look looks anew at the pods of an observed roster, with their sights. What it returns
 	// was so after it was called. Nil: a pin is decided on what was seen last.
 	Look Look
+	// HandOver asks the application of an observed roster to move duty. Nil: it cannot be asked.
+	HandOver HandOver
 	// Attended: there are no pods to look at; the members are these names, and one is
 	// present while it attends.
 	Attended []string
@@ -88,6 +90,10 @@ type Settings struct {
 
 // Look looks at pods, by name.
 type Look func(ctx context.Context) (map[string]roster.Pod, error)
+
+// HandOver asks an application to move duty from one member to another. Errors are those of
+// application.Handover.
+type HandOver func(ctx context.Context, from, to string) error
 
 // Group is the loop of one group. All fields below ops belong to the loop.
 type Group struct {
@@ -98,6 +104,8 @@ type Group struct {
 	view atomic.Pointer[View]
 	// look is that of the settings, for those outside the loop.
 	look atomic.Pointer[Look]
+	// handsOver says whether duty moves when it is asked to.
+	handsOver atomic.Bool
 	// ready is closed when the group has been configured for the first time.
 	ready chan struct{}
 

@@ -67,6 +67,9 @@ func (g *Group) View() *View { return g.view.Load() }
 // Observed says whether the application decides who works, as far as that is known yet.
 func (g *Group) Observed() bool { return g.look.Load() != nil }
 
+// HandsOver says whether a handover may be accepted, as far as that is known yet.
+func (g *Group) HandsOver() bool { return !g.Observed() || g.handsOver.Load() }
+
 // Ready is closed when the group has been configured and has a view.
 func (g *Group) Ready() <-chan struct{} { return g.ready }
 

@@ -9,6 +9,8 @@ import (
 type Observed struct {
 	// Workers is how many members work while the application is settled; 0: any number.
 	Workers int
+	// HandsOver: the application can be asked to move duty.
+	HandsOver bool
 }
 
 // Sight is what a source of duty says of one member.
@@ -54,7 +56,6 @@ const (
 // Invariant (FuzzStep): Idle only by a sight of the running instance that is not too old,
 // and only while Workers members, if that is given, are seen to work.
 func (s *step) observe() {
-	s.m.Handover = nil
 	seen, working := make(map[string]Sight, len(s.r.Members)), 0
 	for name := range s.r.Members {
 		seen[name] = s.seen(name)
@@ -76,6 +77,7 @@ func (s *step) observe() {
 		mem.Assigned, mem.Duty, mem.Message = has, o.Duty, o.Why
 		s.r.Members[name] = mem
 	}
+	s.expectHandover()
 }
 
 // unsettled says why nobody is idle when so many members work; empty: they are as many as

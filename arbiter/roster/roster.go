@@ -46,11 +46,14 @@ type Record struct {
 	// Trusted revisions, oldest first: those present before any holder adopted, and
 	// those that were verified.
 	Trusted []string
+	// Asked are the handovers that an application was asked for. The slice is replaced, never
+	// changed.
+	Asked []Asked
 }
 
 // Clone returns a record that shares nothing with r.
 func (r Record) Clone() Record {
-	c := Record{Members: maps.Clone(r.Members), Trusted: append([]string(nil), r.Trusted...)}
+	c := Record{Members: maps.Clone(r.Members), Trusted: append([]string(nil), r.Trusted...), Asked: r.Asked}
 	if c.Members == nil {
 		c.Members = map[string]Member{}
 	}
@@ -140,6 +143,8 @@ type Attendance struct {
 // Handover is a move of duty under way.
 type Handover struct {
 	From, To string
+	// until is when duty that the application moves is no longer expected to move.
+	until time.Time
 }
 
 // Memory is what this process alone knows: since when. Losing it makes waits begin anew.

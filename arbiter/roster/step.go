@@ -595,6 +595,10 @@ const (
 	RefusedObserved
 	RefusedBusy
 	RefusedNoSuccessor
+	// RefusedUncertain: whether it works is not known.
+	RefusedUncertain
+	// RefusedAgain: the application was asked for the same before.
+	RefusedAgain
 )
 
 // compareNames compares "web-2" before "web-10".

@@ -50,7 +50,7 @@ func (s *arbiterService) GetCapabilities(ctx context.Context, r *arbiterv1.GetCa
 		return nil, err
 	}
 	return &arbiterv1.GetCapabilitiesResponse{
-		Listing: true, Leases: arbiterv1.LeaseSupport_LEASE_SUPPORT_PINNED, Handover: !g.Observed(), Health: true,
+		Listing: true, Leases: arbiterv1.LeaseSupport_LEASE_SUPPORT_PINNED, Handover: g.HandsOver(), Health: true,
 		Implementation: "offduty reference arbiter " + s.version,
 	}, nil
 }

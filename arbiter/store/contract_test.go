@@ -45,6 +45,7 @@ func sample() store.Record {
 				"web-2": {Assigned: true, Generation: 2, Duty: roster.Working, Instance: "u2"},
 			},
 			Trusted: []string{"web-b", "web-a"},
+			Asked:   []roster.Asked{{Holder: "h", From: "web-2", Revision: "web-a"}},
 		},
 		Promised:      10 * time.Second,
 		ForceReleases: []store.ForceRelease{{Time: at, By: "admin", Replica: "web-4", LeaseID: "e-1", Holder: "g", Reason: "stuck"}},

@@ -134,6 +134,9 @@ func toStatus(r Record, conditions []metav1.Condition) v1alpha1.RosterStatus {
 	for _, h := range r.Leases.Retired {
 		s.Retired = append(s.Retired, v1alpha1.RetiredRecord{Holder: h.Holder, Term: h.Term})
 	}
+	for _, a := range r.Roster.Asked {
+		s.Handovers = append(s.Handovers, v1alpha1.HandoverRecord{Holder: a.Holder, From: a.From, Revision: a.Revision})
+	}
 	for _, f := range r.ForceReleases {
 		s.ForceReleases = append(s.ForceReleases, v1alpha1.ForceReleaseRecord{
 			Time: metav1.NewTime(f.Time), By: f.By, Replica: f.Replica, LeaseID: f.LeaseID, Holder: f.Holder, Reason: f.Reason,
@@ -206,6 +209,9 @@ func fromStatus(s *v1alpha1.RosterStatus) Record {
 	}
 	for _, h := range s.Retired {
 		r.Leases.Retired = append(r.Leases.Retired, lease.Retired{Holder: h.Holder, Term: h.Term})
+	}
+	for _, a := range s.Handovers {
+		r.Roster.Asked = append(r.Roster.Asked, roster.Asked{Holder: a.Holder, From: a.From, Revision: a.Revision})
 	}
 	for _, f := range s.ForceReleases {
 		r.ForceReleases = append(r.ForceReleases, ForceRelease{
