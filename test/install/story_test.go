@@ -183,7 +183,9 @@ func (s *story) lacks(kind, name string) error {
 func (s *story) start() {
 	s.t.Helper()
 	var err error
-	s.system, err = harness.Run(s.t.Context(), s.cluster, harness.Default, harness.UpgraderA)
+	o := harness.Default
+	o.KeepRunning = true
+	s.system, err = harness.Run(s.t.Context(), s.cluster, o, harness.UpgraderA)
 	s.noError(err)
 	s.stage, err = s.system.NewStage(s.t.Context(), s.namespace, nil)
 	s.noError(err)

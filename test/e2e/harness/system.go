@@ -61,6 +61,8 @@ type Options struct {
 	Config string
 	// Arbiter and Upgrader are further arguments; the last of two that are alike holds.
 	Arbiter, Upgrader []string
+	// KeepRunning starts processes again that end by themselves; see Cluster.KeepRunning.
+	KeepRunning bool
 }
 
 // Install applies the manifests, starts the arbiter and the named upgraders and returns
@@ -69,6 +71,10 @@ type Options struct {
 func Install(ctx context.Context, c *controlplane.Cluster, root string, upgraders ...string) (*System, error) {
 	return InstallWith(ctx, c, root, Default, upgraders...)
 }
+
+// Steady are arguments of an upgrader that a slow machine costs neither its lead nor a lease.
+// StartUpgrader's own are for those who wait for the end of both.
+var Steady = []string{"--leader-election-lease-duration", "5s", "--leader-election-renew-deadline", "4s", "--lease-ttl", "15s"}
 
 // Default are the options of config/default, with what config/tokens adds to the arbiter.
 var Default = Options{Config: "default", Arbiter: []string{
@@ -206,12 +212,18 @@ func (s *System) start(ctx context.Context, name, pkg string, who controlplane.I
 	// A process that is started again is a container started again in its pod; see
 	// config/manager.
 	_, err = s.Cluster.StartProcess(name, argv, append([]string{"POD_UID=" + name}, s.Env...)...)
-	return err
+	if err != nil || !s.Options.KeepRunning {
+		return err
+	}
+	return s.Cluster.KeepRunning(name)
 }
+
+// patience is how long a process may take to start on a loaded machine.
+const patience = 2 * time.Minute
 
 // AwaitReady waits until a process answers on /readyz.
 func (s *System) AwaitReady(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	url := fmt.Sprintf("http://127.0.0.1:%d/readyz", s.ports["probes of "+name])
 	p, err := s.Cluster.Process(name)
@@ -219,8 +231,15 @@ func (s *System) AwaitReady(ctx context.Context, name string) error {
 		return err
 	}
 	err = controlplane.Until(ctx, name+" is ready", func(ctx context.Context) error {
+		if p, err = s.Cluster.Process(name); err != nil {
+			return controlplane.Permanent(err)
+		}
 		if !p.Running() {
-			return controlplane.Permanent(fmt.Errorf("it ended: %w", p.Wait()))
+			err := fmt.Errorf("it ended: %w", p.Wait())
+			if !s.Options.KeepRunning {
+				err = controlplane.Permanent(err)
+			}
+			return err
 		}
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
@@ -276,7 +295,7 @@ func (s *System) SaveSecret(ctx context.Context, who string) error {
 	}
 	secret := &corev1.Secret{}
 	key := client.ObjectKey{Namespace: SystemNamespace, Name: "offduty-" + who + "-tls"}
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err = controlplane.Until(ctx, "there is the secret "+key.Name, func(ctx context.Context) error {
 		return admin.Get(ctx, key, secret)

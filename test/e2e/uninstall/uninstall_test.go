@@ -34,11 +34,18 @@ type site struct {
 	stage  *harness.Stage
 }
 
+// kept are the usual options, with processes that are started again if they end by themselves.
+func kept() harness.Options {
+	o := harness.Default
+	o.KeepRunning = true
+	return o
+}
+
 // install installs everything, also a second time, and starts a plan that waits half-way.
 func install(t *testing.T) *site {
 	t.Helper()
 	c := clustertest.Shared(t)
-	system, err := harness.Install(t.Context(), c, root, harness.UpgraderA)
+	system, err := harness.InstallWith(t.Context(), c, root, kept(), harness.UpgraderA)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +220,7 @@ func TestTheOperatorFirst(t *testing.T) {
 	})
 	s.run(3, []string{"sample, 2/5 upgraded, is leaving", "No upgrader leads"}, "--delete-plans")
 	// The remedy: the same manifests again.
-	if _, err := harness.Install(t.Context(), s.system.Cluster, root, harness.UpgraderA); err != nil {
+	if _, err := harness.InstallWith(t.Context(), s.system.Cluster, root, kept(), harness.UpgraderA); err != nil {
 		t.Fatal(err)
 	}
 	s.until("the kind has gone, and with it the plan", func(ctx context.Context) error {
