@@ -21,7 +21,7 @@ func TestABrokenImage(t *testing.T) {
 		s := s.on(t)
 		s.apply(harness.PlanManifest(broken, strategy))
 		s.await("the plan stalls", stalled("ReplicaFailed", broken, "ImagePullBackOff", "stays out of duty", "set an image that works"))
-		for name, p := range s.History.Now().Pods {
+		for name, p := range s.now().Pods {
 			if p.Image == broken {
 				lost = append(lost, name)
 			}

@@ -111,7 +111,7 @@ func TestAToolThatRevertsTheImage(t *testing.T) {
 			stop()
 			c.end(s, c.tool)
 			s.await("the plan goes on", waiting("2/5", "WaitingForDuty"))
-			if diff := cmp.Diff([]string{"3.18.2", "3.18.0", "3.18.2", "3.18.0", "3.18.2"}, images(s.History.Now())); diff != "" {
+			if diff := cmp.Diff([]string{"3.18.2", "3.18.0", "3.18.2", "3.18.0", "3.18.2"}, images(s.now())); diff != "" {
 				t.Errorf("the images of the pods (-want +got):\n%s", diff)
 			}
 			s.sameUIDs(before)

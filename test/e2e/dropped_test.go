@@ -37,7 +37,7 @@ func TestTakingATargetOutOfAPlan(t *testing.T) {
 			var dropped error
 			done := s.History.When(anyOf("b-", image, c.at), func() { dropped = k.Patch(t.Context(), s.planObject(), one) })
 			s.apply(both)
-			<-done
+			s.wait("a replica is at that step", done)
 			s.must(dropped)
 			s.await("it is given back, and the other one is upgraded", func(n harness.Now) error {
 				if err := settled(n); err != nil {

@@ -46,7 +46,7 @@ const parked = harness.Parked
 
 func (s *stage) check(before map[string]harness.Pod, want map[string]fate, partition int32) {
 	s.t.Helper()
-	now := s.History.Now()
+	now := s.now()
 	if diff := cmp.Diff(want, fates(before, now)); diff != "" {
 		s.t.Errorf("the pods (-want +got):\n%s", diff)
 	}
@@ -75,9 +75,9 @@ func (s *stage) checkRunByItself(before map[string]harness.Pod, begun int) {
 			s.t.Errorf("%s lost its duty %d times", name, n)
 		}
 	}
-	for name, p := range s.History.Now().Pods {
+	for name, got := range fates(before, s.now()) {
 		want := fate{Image: "alpine:3.19.0", SameUID: true, Restarts: 2, NewImageID: true}
-		if diff := cmp.Diff(want, fates(before, s.History.Now())[p.Name]); diff != "" {
+		if diff := cmp.Diff(want, got); diff != "" {
 			s.t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}

@@ -47,7 +47,7 @@ func (s *stage) checkImages(partition int32, want ...string) {
 // checkImagesBetween is for where the partition may be higher than it needs to be.
 func (s *stage) checkImagesBetween(least, most int32, want ...string) {
 	s.t.Helper()
-	now := s.History.Now()
+	now := s.now()
 	if diff := cmp.Diff(want, images(now)); diff != "" {
 		s.t.Errorf("the images of the pods (-want +got):\n%s", diff)
 	}
@@ -59,7 +59,7 @@ func (s *stage) checkImagesBetween(least, most int32, want ...string) {
 // sameUIDs wants every pod to be the one that it was.
 func (s *stage) sameUIDs(before map[string]harness.Pod) {
 	s.t.Helper()
-	for name, p := range s.History.Now().Pods {
+	for name, p := range s.now().Pods {
 		if p.UID != before[name].UID {
 			s.t.Errorf("%s was recreated", name)
 		}

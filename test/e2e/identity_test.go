@@ -137,7 +137,7 @@ func (s *stage) attendsAsItself(group string) {
 	if _, err := k.List(t.Context(), group); !errors.Is(err, arbiterclient.ErrDenied) || !strings.Contains(err.Error(), "needs the role upgrader or admin") {
 		t.Errorf("it lists: %v", err)
 	}
-	sample := s.History.Now().Pods["sample-0"]
+	sample := s.now().Pods["sample-0"]
 	if err := s.attend(k, "sample-0", sample.UID); err == nil || !strings.Contains(err.Error(), "attends as itself only") {
 		t.Errorf("as another pod: %v", err)
 	}

@@ -28,7 +28,7 @@ func TestASetThatLostAllItsPodsIsNotUpgraded(t *testing.T) {
 				s.await("the plan is ready", settled)
 				s.verifiedUnderALease(s.ordinals(n)...)
 				s.awaitWorking(1)
-				if q := s.History.Now().Rosters[harness.Group].Status.Quarantined; q != "" {
+				if q := s.now().Rosters[harness.Group].Status.Quarantined; q != "" {
 					t.Errorf("the arbiter has not heard of %s", q)
 				}
 			})

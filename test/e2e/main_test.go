@@ -32,10 +32,9 @@ func install(t *testing.T) *harness.System {
 	t.Helper()
 	c := clustertest.Shared(t)
 	installed.once.Do(func() {
-		installed.system, installed.err = harness.Install(context.Background(), c, root, harness.UpgraderA)
-		if installed.err == nil {
-			installed.err = c.KeepRunning(harness.UpgraderA, harness.ArbiterProcess)
-		}
+		o := harness.Default
+		o.Upgrader, o.KeepRunning = harness.Steady, true
+		installed.system, installed.err = harness.InstallWith(context.Background(), c, root, o, harness.UpgraderA)
 	})
 	if installed.err != nil {
 		t.Fatal(installed.err)
@@ -55,13 +54,7 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	system := install(t)
-	return newStageIn(t, system, clustertest.Namespace(t))
-}
-
-// newStageIn is newStage in a namespace that is there already.
-func newStageIn(t *testing.T, system *harness.System, namespace string) *stage {
-	t.Helper()
-	s, err := system.NewStage(t.Context(), namespace, nil)
+	s, err := system.NewStage(t.Context(), clustertest.Namespace(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +109,30 @@ func (s *stage) must(err error) {
 
 func (s *stage) apply(manifest string) { s.t.Helper(); s.must(s.Apply(s.t.Context(), manifest)) }
 
-func (s *stage) assign(assigned string) { s.t.Helper(); s.must(s.Assign(s.t.Context(), assigned)) }
+// assign gives the roster other workers, and waits until the arbiter goes by that: who asks it
+// for something earlier is answered by what was before.
+func (s *stage) assign(assigned string) {
+	s.t.Helper()
+	s.must(s.Assign(s.t.Context(), assigned))
+	s.await("the arbiter goes by the new roster", harness.Now.Heeded)
+}
+
+// patchRoster is assign for the rest of the roster's spec.
+func (s *stage) patchRoster(spec string) {
+	s.t.Helper()
+	s.must(s.Patch(s.t.Context(), "roster", harness.Group, `{"spec":`+spec+`}`))
+	s.await("the arbiter goes by the new roster", harness.Now.Heeded)
+}
+
+// now is what there is, and nothing older.
+func (s *stage) now() harness.Now {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	n, err := s.History.CatchUp(ctx)
+	s.must(err)
+	return n
+}
 
 // await waits until check answers nil.
 func (s *stage) await(what string, check func(harness.Now) error) {
@@ -143,7 +159,7 @@ func (s *stage) beginWith(set, assigned string, workers int, gates ...string) ma
 	s.apply(set)
 	s.awaitFive(len(gates) == 0)
 	s.awaitWorking(workers)
-	return s.History.Now().Pods
+	return s.now().Pods
 }
 
 // awaitFive waits until five pods run, and are ready if they are to be.
@@ -175,13 +191,30 @@ func (s *stage) awaitWorking(n int) {
 	}))
 }
 
+// holdUpdates keeps the kubelet from starting the containers that Kruise changes, until goOn is
+// called: what is to happen to a replica that is past the point of no return may take its time.
+func (s *stage) holdUpdates() (goOn func()) {
+	s.t.Helper()
+	const delay = "sim.offduty.dev/restart-delay"
+	s.kubectl("annotate", "pods", "--all", "--overwrite", delay+"=1h")
+	return func() {
+		s.t.Helper()
+		s.kubectl("annotate", "pods", "--all", delay+"-")
+	}
+}
+
 // What tests ask of the stage's plan.
 var plan, settled = harness.Now.Plan, harness.Now.Settled
 
-// waiting wants the plan to have come to progress and to wait with reason.
+// waiting wants the plan to have come to progress and to wait with reason, for what there is
+// now: a status that everybody has not had a part in yet may be the one from before the test's
+// last change.
 func waiting(progress, reason string) func(harness.Now) error {
 	return func(n harness.Now) error {
 		p, err := plan(n)
+		if err == nil {
+			err = n.Agreed()
+		}
 		if err != nil {
 			return err
 		}

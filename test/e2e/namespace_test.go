@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"offduty.dev/api/v1alpha1"
@@ -46,13 +45,12 @@ func TestDeletingTheNamespaceOfAPlan(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			system := install(t)
-			s := newStageIn(t, system, mortal(t, system))
+			s := newStage(t)
 			s.begin(harness.Slots(3), 3, v1alpha1.InServiceGate)
 			at := harness.StepOf(c.at)
 			seen := s.History.When(func(n harness.Now) bool { _, ok := at.Seen(n, harness.NewImage); return ok }, func() {})
 			s.apply(c.plan(s))
-			<-seen
+			s.wait("the step "+at.Name+" comes", seen)
 			if c.first != nil {
 				c.first(s)
 			}
@@ -64,20 +62,6 @@ func TestDeletingTheNamespaceOfAPlan(t *testing.T) {
 			s.calm()
 		})
 	}
-}
-
-// mortal makes a namespace that the test deletes itself.
-func mortal(t *testing.T, system *harness.System) string {
-	t.Helper()
-	k, err := system.Cluster.Client(t.Context(), controlplane.Admin(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "mortal-"}}
-	if err := k.Create(t.Context(), namespace); err != nil {
-		t.Fatal(err)
-	}
-	return namespace.Name
 }
 
 // remove is kubectl delete, without waiting; "pods" are all pods.

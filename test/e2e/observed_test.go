@@ -68,7 +68,7 @@ func TestTheWorkedExampleOfAnObservedRoster(t *testing.T) {
 	s.apply(harness.ObservedManifest(threeByRole))
 	s.apply(harness.SetManifest())
 	s.awaitFive(true)
-	before := s.History.Now().Pods
+	before := s.now().Pods
 	s.await("nobody is idle before anybody works", says("", "Unsettled"))
 	v.work(0, 2, 4)
 	s.await("three work", says("sample-0,sample-2,sample-4", "OnDuty"))
@@ -152,7 +152,7 @@ func (v *voters) calledBeforeThePin() {
 	for round := range 3 {
 		v.work(1, 3, 4)
 		v.await("three work", says("sample-1,sample-3,sample-4", "OnDuty"))
-		pod := v.History.Now().Pods["sample-0"]
+		pod := v.now().Pods["sample-0"]
 		got, no, err := k.Acquire(t.Context(), arbiterclient.AcquireRequest{
 			Group: group, Holder: "somebody-else", Token: adopted.Token, RequestID: fmt.Sprint(round), Max: 1, TTL: time.Minute,
 			Candidates: []arbiterclient.Candidate{{Replica: v.Namespace + "/sample-0", Instance: pod.UID}},

@@ -44,7 +44,7 @@ func (s *stage) untouched(before map[string]harness.Pod) {
 			s.t.Errorf("the upgrader wrote to %s %s: %s", w.Kind, w.Name, w.Body)
 		}
 	}
-	if diff := cmp.Diff(upgraded(), fates(before, s.History.Now())); diff != "" {
+	if diff := cmp.Diff(upgraded(), fates(before, s.now())); diff != "" {
 		s.t.Errorf("the pods (-want +got):\n%s", diff)
 	}
 }
@@ -207,7 +207,7 @@ func TestATemplateThatCannotBeUpdatedInPlace(t *testing.T) {
 // allRun wants every pod to have an image.
 func (s *stage) allRun(image string) {
 	s.t.Helper()
-	for _, p := range s.History.Now().Pods {
+	for _, p := range s.now().Pods {
 		if p.Image != image {
 			s.t.Errorf("%s has %s", p.Name, p.Image)
 		}

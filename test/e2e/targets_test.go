@@ -48,7 +48,7 @@ func (s *stage) awaitRunning(n int) {
 // version is the latest version of the plan, as a mark in the history.
 func (s *stage) version() int64 {
 	s.t.Helper()
-	return s.History.Now().Plans[harness.Group].Version
+	return s.now().Plans[harness.Group].Version
 }
 
 // mostOut wants at least one and at most n pods to have been leased at once since a version.
@@ -73,7 +73,7 @@ func TestSeveralTargetsShareOneGroup(t *testing.T) {
 		s.oneByOne(harness.NewImage)
 	})
 	t.Run("each target says how far it is, and what it waits for", func(t *testing.T) {
-		p, err := plan(s.History.Now())
+		p, err := plan(s.now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,7 +92,7 @@ func TestSeveralTargetsShareOneGroup(t *testing.T) {
 	})
 	t.Run("the arbiter's floor holds over all of them, where it is tighter than a limit by percent", func(t *testing.T) {
 		s := s.on(t)
-		s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"floor":{"minServing":6}}}`))
+		s.patchRoster(`{"floor":{"minServing":6}}`)
 		since := s.version()
 		s.apply(harness.PlanOf(fmt.Sprintf(strategy, `"60%"`), harness.Target("a", "alpine:3.19.0"), harness.Target("b", "alpine:3.19.0")))
 		s.await("all that are off duty are upgraded", waiting("5/7", "WaitingForDuty"))
@@ -101,7 +101,7 @@ func TestSeveralTargetsShareOneGroup(t *testing.T) {
 	})
 	t.Run("a limit by percent counts all of them, and duty is handed over between sets", func(t *testing.T) {
 		s := s.on(t)
-		s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"floor":{"minServing":1}}}`))
+		s.patchRoster(`{"floor":{"minServing":1}}`)
 		s.assign(harness.Slots(2))
 		since := s.version()
 		// 43% of seven are three.
@@ -199,7 +199,7 @@ func TestABrokenTargetDoesNotStopTheOthers(t *testing.T) {
 			"absent": "TargetNotFound", "good": "Complete", "lame": "ReplicaFailed", "odd": "ContainerNotFound",
 		}))
 		s.await("the plan stalls for want of the first", stalled("TargetNotFound", "absent", "create it"))
-		for _, p := range s.History.Now().Pods {
+		for _, p := range s.now().Pods {
 			if strings.HasPrefix(p.Name, "good-") && p.Image != harness.NewImage {
 				t.Errorf("%s has %s", p.Name, p.Image)
 			}

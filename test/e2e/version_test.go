@@ -36,7 +36,7 @@ func (s *stage) rearm(value string) {
 func (s *stage) annotation() map[string]any {
 	s.t.Helper()
 	a := map[string]any{}
-	s.must(json.Unmarshal([]byte(s.History.Now().Sets[harness.Group].Armed), &a))
+	s.must(json.Unmarshal([]byte(s.now().Sets[harness.Group].Armed), &a))
 	return a
 }
 
@@ -92,7 +92,7 @@ func (s *stage) migrate(at harness.Step, image string) {
 	delete(old, "generation")
 	delete(old, "proven")
 	s.rearm(marshal(s.t, old))
-	for name := range s.History.Now().Pods {
+	for name := range s.now().Pods {
 		s.breakGlass("annotate", "pod", name, "--overwrite", v1alpha1.FencedAnnotation+"=asmxj3n6ju-0")
 	}
 	s.must(s.Restart(s.t.Context(), harness.UpgraderA))
@@ -118,11 +118,11 @@ func TestAnOlderUpgraderLeavesAloneWhatANewerOneHasBegun(t *testing.T) {
 	s := newStage(t)
 	s.begin(harness.Slots(3), 3, v1alpha1.InServiceGate)
 	s.stopAt(harness.StepOf("selected"), harness.NewImage)
-	mine := s.History.Now().Sets[harness.Group].Armed
+	mine := s.now().Sets[harness.Group].Armed
 	s.rearm(marshal(t, map[string]any{
 		"version": protocol.ProtocolVersion + 1, "plan": s.annotation()["plan"], "term": "of another kind", "original": []string{"moved elsewhere"},
 	}))
-	since, before := time.Now(), s.History.Now()
+	since, before := time.Now(), s.now()
 	s.must(s.Restart(t.Context(), harness.UpgraderA))
 	words := []string{"protocol version 5", "knows 1 to 4", "run the newer upgrader again"}
 	t.Run("the plan says what to do", func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestAnOlderUpgraderLeavesAloneWhatANewerOneHasBegun(t *testing.T) {
 			return stalled("TargetNotSupported", words...)(n)
 		})
 		s.unwritten(since)
-		if diff := cmp.Diff(before.Rosters[harness.Group].Status.Holders, s.History.Now().Rosters[harness.Group].Status.Holders); diff != "" {
+		if diff := cmp.Diff(before.Rosters[harness.Group].Status.Holders, s.now().Rosters[harness.Group].Status.Holders); diff != "" {
 			t.Errorf("who holds the leases (-before +after):\n%s", diff)
 		}
 	})

@@ -123,8 +123,8 @@ func start() {
 // serviceAccountPatience is how long the controllers may take to notice a new namespace.
 const serviceAccountPatience = 2 * time.Minute
 
-// Namespace makes a namespace for one test and deletes it when the test ends,
-// without waiting until it is gone.
+// Namespace makes a namespace for one test and deletes it when the test ends, if it has not
+// done so itself, without waiting until it is gone.
 func Namespace(tb testing.TB) string {
 	tb.Helper()
 	c := Shared(tb)
@@ -149,7 +149,7 @@ func Namespace(tb testing.TB) string {
 		if tb.Failed() {
 			return // its objects are still to be looked at
 		}
-		if err := admin.Delete(context.Background(), namespace); err != nil {
+		if err := client.IgnoreNotFound(admin.Delete(context.Background(), namespace)); err != nil {
 			tb.Errorf("delete the namespace of the test: %v", err)
 		}
 	})

@@ -34,12 +34,20 @@ var (
 	rosterKind = schema.GroupVersionResource{Group: "offduty.dev", Version: "v1alpha1", Resource: "rosters"}
 )
 
+var kinds = map[schema.GroupKind]schema.GroupVersionResource{
+	{Kind: "Pod"}: podKind,
+	{Group: "apps.kruise.io", Kind: "StatefulSet"}: setKind,
+	{Group: "offduty.dev", Kind: "UpgradePlan"}:    planKind,
+	{Group: "offduty.dev", Kind: "Roster"}:         rosterKind,
+}
+
 // History is every version of the pods, sets, plans and rosters of one namespace since
 // Record began. It resumes its watches where they broke off, so that nothing is missed
 // when the API server is restarted.
 type History struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+	sources map[schema.GroupVersionResource]dynamic.ResourceInterface
 
 	mu      sync.Mutex
 	pods    []Pod
@@ -55,7 +63,10 @@ type History struct {
 	onPod   []func(Pod)
 	gaps    []Gap
 	// told is the version of each kind that was told of last.
-	told   map[schema.GroupVersionResource]int64
+	told map[schema.GroupVersionResource]int64
+	// due is the latest version of each kind that is known to be there: Await does not look at
+	// anything older.
+	due    map[schema.GroupVersionResource]int64
 	broken error
 }
 
@@ -92,11 +103,15 @@ func Record(ctx context.Context, c *controlplane.Cluster, namespace string) (*Hi
 		return nil, fmt.Errorf("watch namespace %s: %w", namespace, err)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	h := &History{cancel: cancel, changed: make(chan struct{}), objects: map[schema.GroupVersionResource]map[string]*unstructured.Unstructured{}, told: map[schema.GroupVersionResource]int64{}, now: Now{
-		Pods: map[string]Pod{}, Sets: map[string]Set{}, Plans: map[string]Plan{}, Rosters: map[string]Roster{},
-	}}
+	h := &History{
+		cancel: cancel, changed: make(chan struct{}), sources: map[schema.GroupVersionResource]dynamic.ResourceInterface{},
+		objects: map[schema.GroupVersionResource]map[string]*unstructured.Unstructured{},
+		told:    map[schema.GroupVersionResource]int64{}, due: map[schema.GroupVersionResource]int64{},
+		now: Now{Pods: map[string]Pod{}, Sets: map[string]Set{}, Plans: map[string]Plan{}, Rosters: map[string]Roster{}},
+	}
 	for _, kind := range []schema.GroupVersionResource{podKind, setKind, planKind, rosterKind} {
-		if err := h.follow(ctx, k.Resource(kind).Namespace(namespace), kind); err != nil {
+		h.sources[kind] = k.Resource(kind).Namespace(namespace)
+		if err := h.follow(ctx, h.sources[kind], kind); err != nil {
 			h.Stop()
 			return nil, fmt.Errorf("watch %s in namespace %s: %w", kind.Resource, namespace, err)
 		}
@@ -314,11 +329,13 @@ func (n Now) clone() Now {
 }
 
 // Await waits until check answers nil. It looks at each version that is recorded, so
-// that no state is too short to be seen.
+// that no state is too short to be seen, but at none that is older than what Due was told of.
 func (h *History) Await(ctx context.Context, what string, check func(Now) error) error {
 	var last error
 	done := h.When(func(n Now) bool {
-		last = check(n)
+		if last = h.behind(); last == nil {
+			last = check(n)
+		}
 		return last == nil
 	}, func() {})
 	select {
@@ -329,6 +346,82 @@ func (h *History) Await(ctx context.Context, what string, check func(Now) error)
 		defer h.mu.Unlock()
 		return fmt.Errorf("wait until %s: %w; last seen: %w", what, context.Cause(ctx), last)
 	}
+}
+
+// Due tells of an object that is known to be there, as by who has just written it. Others
+// than those that are recorded do not count.
+func (h *History) Due(u *unstructured.Unstructured) {
+	if kind, ok := kinds[u.GroupVersionKind().GroupKind()]; ok {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.due[kind] = max(h.due[kind], versionOf(u))
+	}
+}
+
+// versionOf is 0 for what is no number, which never happens to what the API server answers:
+// stampOf refuses it.
+func versionOf(o interface{ GetResourceVersion() string }) int64 {
+	v, err := strconv.ParseInt(o.GetResourceVersion(), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return v
+}
+
+// behind says what is known to be there and not yet recorded. The caller holds mu.
+func (h *History) behind() error {
+	for kind, version := range h.due {
+		if told := h.told[kind]; told < version {
+			return fmt.Errorf("version %d of %s has not been seen; the last one was %d", version, kind.Resource, told)
+		}
+	}
+	return nil
+}
+
+// CatchUp returns what there is, no older than at its call: the watches tell of it a little
+// later than the API server has it, and each kind's at its own time.
+func (h *History) CatchUp(ctx context.Context) (Now, error) {
+	gone := map[schema.GroupVersionResource]map[string]int64{}
+	for kind := range h.sources {
+		var err error
+		if gone[kind], err = h.survey(ctx, kind); err != nil {
+			return Now{}, err
+		}
+	}
+	var now Now
+	err := h.Await(ctx, "everything that there is has been seen", func(n Now) error {
+		now = n.clone()
+		for kind, names := range gone {
+			for name, at := range names {
+				if u := h.objects[kind][name]; u != nil && versionOf(u) <= at {
+					return fmt.Errorf("that %s of %s is gone has not been seen", name, kind.Resource)
+				}
+			}
+		}
+		return nil
+	})
+	return now, err
+}
+
+// survey makes due what there is of a kind, and returns what was there before and is not any
+// more, with the version of the list that lacks it.
+func (h *History) survey(ctx context.Context, kind schema.GroupVersionResource) (gone map[string]int64, err error) {
+	h.mu.Lock()
+	before := maps.Clone(h.objects[kind])
+	h.mu.Unlock()
+	list, err := h.sources[kind].List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", kind.Resource, err)
+	}
+	for i := range list.Items {
+		delete(before, list.Items[i].GetName())
+		h.Due(&list.Items[i])
+	}
+	gone = map[string]int64{}
+	for name := range before {
+		gone[name] = versionOf(list)
+	}
+	return gone, nil
 }
 
 // When calls do as soon as a version is recorded with which cond holds, or at once if it

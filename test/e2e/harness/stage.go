@@ -9,6 +9,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	arbiter "offduty.dev/arbiter/client"
@@ -58,16 +61,36 @@ func (s *Stage) Close() error {
 	return s.arbiter.Close()
 }
 
-// Apply is kubectl apply in the stage's namespace.
+// Apply is kubectl apply in the stage's namespace. Whoever awaits something of the history
+// afterwards sees nothing that is older.
 func (s *Stage) Apply(ctx context.Context, manifest string) error {
-	_, err := s.Kubectl(ctx, manifest, "apply", "--namespace", s.Namespace, "--filename", "-")
-	return err
+	out, err := s.Kubectl(ctx, manifest, "apply", "--namespace", s.Namespace, "--filename", "-", "--output", "json")
+	return errors.Join(err, s.due(out))
 }
 
-// Patch is kubectl patch in the stage's namespace with a merge patch in JSON.
+// Patch is kubectl patch in the stage's namespace with a merge patch in JSON, and like Apply.
 func (s *Stage) Patch(ctx context.Context, kind, name, patch string) error {
-	_, err := s.Kubectl(ctx, "", "patch", "--namespace", s.Namespace, kind, name, "--type", "merge", "--patch", patch)
-	return err
+	out, err := s.Kubectl(ctx, "", "patch", "--namespace", s.Namespace, kind, name, "--type", "merge", "--patch", patch, "--output", "json")
+	return errors.Join(err, s.due(out))
+}
+
+// due makes the history wait for the objects that kubectl printed, one or a list.
+func (s *Stage) due(printed string) error {
+	if printed == "" {
+		return nil // it failed
+	}
+	u := &unstructured.Unstructured{}
+	if err := u.UnmarshalJSON([]byte(printed)); err != nil {
+		return fmt.Errorf("read what kubectl printed: %w", err)
+	}
+	if !u.IsList() {
+		s.History.Due(u)
+		return nil
+	}
+	return u.EachListItem(func(o runtime.Object) error {
+		s.History.Due(o.(*unstructured.Unstructured))
+		return nil
+	})
 }
 
 // Assign gives the roster other workers; assigned is that of Named or Slots.
@@ -93,13 +116,16 @@ type Evidence struct {
 	Writes []Write
 }
 
-// Evidence waits until the audit log is complete, and returns everything.
+// Evidence waits until the audit log and the history are complete, and returns everything.
 func (s *Stage) Evidence(ctx context.Context) (Evidence, error) {
 	if err := s.settleAudit(ctx); err != nil {
 		return Evidence{}, err
 	}
 	var e Evidence
 	var err error
+	if err := s.catchUp(ctx); err != nil {
+		return e, err
+	}
 	e.Pods, e.Sets, e.Plans, e.Rosters, err = s.History.Record()
 	if err != nil {
 		return e, fmt.Errorf("the history of namespace %s is not complete: %w", s.Namespace, err)
@@ -119,6 +145,17 @@ func (s *Stage) Evidence(ctx context.Context) (Evidence, error) {
 		e.Writes = append(e.Writes, w)
 	}
 	return e, nil
+}
+
+// catchUp waits until the history has what the audit log has. In a namespace whose kinds are
+// gone there is nothing more to come.
+func (s *Stage) catchUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if _, err := s.History.CatchUp(ctx); err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+	return nil
 }
 
 // settleAudit makes a request of its own and waits until the audit log has it: then it

@@ -110,13 +110,83 @@ func (n Now) Plan() (Plan, error) {
 	return p, nil
 }
 
-// Settled wants the stage's plan to be Ready.
+// Settled wants the stage's plan to be Ready, with its sets as they are now.
 func (n Now) Settled() error {
 	p, err := n.Plan()
 	if err == nil && !p.Settled() {
 		err = fmt.Errorf("the plan says %+v", p.Condition("Ready"))
 	}
+	if err == nil {
+		err = n.knows(p)
+	}
 	return err
+}
+
+// knows wants Kruise to have seen the sets of a plan, and the plan's status to speak of them and
+// of their pods as they are now. A set of which the template is followed changes without the
+// plan's generation.
+func (n Now) knows(p Plan) error {
+	for _, t := range p.Status.Targets {
+		s, ok := n.Sets[t.Name]
+		switch {
+		case !ok:
+		case s.Observed != s.Generation:
+			return fmt.Errorf("set %s is at generation %d, and Kruise has seen %d", s.Name, s.Generation, s.Observed)
+		case t.UpdateRevision != s.UpdateRevision || t.Partition != nil && *t.Partition != s.Partition:
+			return fmt.Errorf("the plan speaks of set %s at %s, which is at %s with partition %d", s.Name, t.UpdateRevision, s.UpdateRevision, s.Partition)
+		}
+	}
+	for _, r := range p.Status.ReplicaStatuses {
+		if pod, ok := n.Pods[r.Name]; ok && pod.Revision != r.Revision {
+			return fmt.Errorf("the plan speaks of %s at %s, which is at %s", r.Name, r.Revision, pod.Revision)
+		}
+	}
+	return nil
+}
+
+// Heeded wants the arbiter to go by the roster as it is now.
+func (n Now) Heeded() error {
+	if r := n.Rosters[Group]; r.Status.ObservedGeneration != r.Generation {
+		return fmt.Errorf("the arbiter goes by generation %d of the roster, not %d", r.Status.ObservedGeneration, r.Generation)
+	}
+	return nil
+}
+
+// Agreed wants everybody to have noticed what the others have done: Kruise the sets, the
+// arbiter the roster, the replicas their duty, and the plan's status all of it.
+func (n Now) Agreed() error {
+	p, err := n.Plan()
+	if err == nil {
+		err = n.knows(p)
+	}
+	if err == nil {
+		err = n.Heeded()
+	}
+	if err != nil {
+		return err
+	}
+	r, said := n.Rosters[Group], map[string]string{}
+	for _, s := range p.Status.ReplicaStatuses {
+		said[s.Name] = s.Duty
+	}
+	for _, m := range r.Status.Members {
+		if duty, ok := said[m.Name]; ok && duty != m.Duty {
+			return fmt.Errorf("the plan says %s of %s, the roster %s", duty, m.Name, m.Duty)
+		}
+		if r.Spec.Assigned != nil && !m.Assigned && m.Duty != "Idle" {
+			return fmt.Errorf("%s has not stopped yet: %s", m.Name, m.Message)
+		}
+	}
+	leased := 0
+	for _, l := range r.Status.Leases {
+		if l.Holder == p.UID {
+			leased++
+		}
+	}
+	if int(p.Status.LeasedReplicas) != leased {
+		return fmt.Errorf("the plan has %d leases, the roster %d of its", p.Status.LeasedReplicas, leased)
+	}
+	return nil
 }
 
 // NoLeases wants the stage's group to have none.
