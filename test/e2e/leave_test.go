@@ -18,20 +18,23 @@ func TestPauseAndResume(t *testing.T) {
 	s.begin(harness.Slots(0), 0)
 	t.Run("a plan that is paused at the point of no return finishes those beyond it and takes no more", func(t *testing.T) {
 		s := s.on(t)
+		goOn := s.holdUpdates()
 		var paused error
 		done := s.History.When(released, func() {
 			paused = s.Patch(t.Context(), "upgradeplan", harness.Group, `{"spec":{"paused":true}}`)
 		})
 		s.apply(harness.PlanManifest(harness.NewImage, strategy))
-		<-done
+		s.wait("a replica is released", done)
 		s.must(paused)
+		s.await("the plan says that it is paused", told("Ready", "False", "Paused"))
+		goOn()
 		s.await("it is paused, and nothing is under way", func(n harness.Now) error {
 			if err := told("Ready", "False", "Paused", "paused")(n); err != nil {
 				return err
 			}
 			return quiet(n)
 		})
-		if n := withImage(s.History.Now(), harness.NewImage); n < 1 || n > 2 {
+		if n := withImage(s.now(), harness.NewImage); n < 1 || n > 2 {
 			t.Errorf("%d replicas were upgraded, not one or two", n)
 		}
 	})
@@ -39,7 +42,7 @@ func TestPauseAndResume(t *testing.T) {
 		s := s.on(t)
 		s.must(s.Patch(t.Context(), "upgradeplan", harness.Group, `{"spec":{"paused":false}}`))
 		s.await("the plan is ready", settled)
-		if n := withImage(s.History.Now(), harness.NewImage); n != 5 {
+		if n := withImage(s.now(), harness.NewImage); n != 5 {
 			t.Errorf("%d replicas were upgraded", n)
 		}
 	})
@@ -48,7 +51,7 @@ func TestPauseAndResume(t *testing.T) {
 		s.must(s.Patch(t.Context(), "upgradeplan", harness.Group, `{"spec":{"paused":true}}`))
 		s.must(s.Patch(t.Context(), "upgradeplan", harness.Group, `{"spec":{"targets":[{"name":"sample","images":{"main":"alpine:3.19.0"}}]}}`))
 		s.await("it is paused", told("Ready", "False", "Paused"))
-		if n := s.History.Now(); strings.Contains(n.Sets[harness.Group].Template, "3.19.0") || withImage(n, harness.NewImage) != 5 {
+		if n := s.now(); strings.Contains(n.Sets[harness.Group].Template, "3.19.0") || withImage(n, harness.NewImage) != 5 {
 			t.Error("a paused plan changed its target")
 		}
 	})
@@ -67,7 +70,7 @@ func released(n harness.Now) bool {
 // quiet wants no replica to be on its way.
 func quiet(n harness.Now) error {
 	for _, p := range n.Pods {
-		if !p.Hold || p.Grant || p.Lease != "" || p.State != "Normal" || !p.Ready {
+		if !p.Hold || p.Grant || p.Lease != "" || p.State != "Normal" || !p.Ready || p.Terminating {
 			return fmt.Errorf("%s is on its way: %s", p.Name, harness.Describe(p))
 		}
 	}
@@ -166,15 +169,17 @@ func TestDeletingAPlan(t *testing.T) {
 	t.Run("in the middle of a batch finishes what is past the point of no return, and takes the rest back", func(t *testing.T) {
 		s := newStage(t)
 		before := s.begin(harness.Slots(0), 0)
+		goOn := s.holdUpdates()
 		var deleted error
 		done := s.History.When(released, func() {
 			_, deleted = s.Kubectl(t.Context(), "", "delete", "upgradeplan", harness.Group, "--namespace", s.Namespace, "--wait=false")
 		})
 		s.apply(harness.PlanManifest(harness.NewImage, strategy))
-		<-done
+		s.wait("a replica is released", done)
 		s.must(deleted)
+		goOn()
 		s.await("the plan has left", left)
-		n := s.History.Now()
+		n := s.now()
 		fresh := withImage(n, harness.NewImage)
 		if fresh < 1 || fresh > 2 || withImage(n, harness.OldImage) != 5-fresh {
 			t.Errorf("%d replicas were upgraded, not one or two: %+v", fresh, fates(before, n))

@@ -6,6 +6,7 @@ import (
 
 	"offduty.dev/api/v1alpha1"
 	arbiterclient "offduty.dev/arbiter/client"
+	"offduty.dev/test/cluster/controlplane"
 	"offduty.dev/test/e2e/harness"
 )
 
@@ -25,22 +26,26 @@ func TestATimeThatRunsOutLetsNobodyElseGo(t *testing.T) {
 	s.await("the set is taken over", settled)
 	t.Run("past the point of no return a lease outlives one that was taken later and ran out, and counts", func(t *testing.T) {
 		s := s.on(t)
+		goOn := s.holdUpdates() // so that it is not verified before the upgrader stands
 		pod := s.frozenAt(harness.StepOf("released"), harness.NewImage)
 		if granted, refused := s.acquire("early"); granted != 1 {
 			t.Fatalf("somebody else got %d leases, not the one that is left: %v", granted, refused)
 		}
 		s.await("theirs is noted", func(n harness.Now) error { return leased(n, 2) })
 		s.await("theirs has run out", func(n harness.Now) error { return leasedAlone(n, pod) })
-		s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"maxLeased":1}}`))
-		s.await("the arbiter goes by the new limit", limitedTo(1))
+		s.patchRoster(`{"maxLeased":1}`)
 		if granted, _ := s.acquire("late"); granted != 0 {
 			t.Errorf("somebody else got %d leases beside the one of %s", granted, pod)
 		}
+		goOn()
 		s.wakeUpgrader(harness.NewImage)
 	})
 	t.Run("before it the lease runs out, and the leader that wakes up too late releases nothing under it", func(t *testing.T) {
 		s := s.on(t)
+		// While the kubelet stands, too, nobody is drained, and nothing is pinned.
+		s.must(s.Freeze(controlplane.Kwok))
 		s.frozenAt(harness.StepOf("leased and draining"), "alpine:3.19.0")
+		s.must(s.Thaw(controlplane.Kwok))
 		s.await("the lease has run out", harness.Now.NoLeases)
 		s.wakeUpgrader("alpine:3.19.0")
 	})
@@ -61,8 +66,10 @@ func (s *stage) frozenAt(at harness.Step, image string) (pod string) {
 	s.wait("the step "+at.Name+" comes", done)
 	s.must(frozen)
 	s.t.Cleanup(func() {
-		if p, err := s.Cluster.Process(harness.UpgraderA); s.t.Failed() && err == nil && p.Running() {
-			s.must(p.Thaw())
+		for _, name := range []string{harness.UpgraderA, controlplane.Kwok} {
+			if p, err := s.Cluster.Process(name); s.t.Failed() && err == nil && p.Running() {
+				s.must(p.Thaw())
+			}
 		}
 	})
 	return pod
@@ -74,17 +81,6 @@ func (s *stage) wakeUpgrader(image string) {
 	s.t.Helper()
 	s.must(s.Thaw(harness.UpgraderA))
 	s.await("the upgrade is complete", func(n harness.Now) error { return n.Complete(image) })
-}
-
-// limitedTo wants the arbiter to go by a roster of so many leases.
-func limitedTo(limit int32) func(harness.Now) error {
-	return func(n harness.Now) error {
-		r := n.Rosters[harness.Group]
-		if r.Spec.MaxLeased != limit || r.Status.ObservedGeneration != r.Generation {
-			return fmt.Errorf("the roster has %d leases at its generation %d, and the arbiter has seen %d", r.Spec.MaxLeased, r.Generation, r.Status.ObservedGeneration)
-		}
-		return nil
-	}
 }
 
 // leased wants so many leases, whoever has them.
@@ -114,7 +110,7 @@ func (s *stage) acquire(request string) (granted int, refused map[string]arbiter
 	r := arbiterclient.AcquireRequest{
 		Group: s.Namespace + "/" + harness.Group, Holder: "somebody-else", RequestID: request, Max: 1, TTL: harness.LeaseTTL,
 	}
-	for name, p := range s.History.Now().Pods {
+	for name, p := range s.now().Pods {
 		r.Candidates = append(r.Candidates, arbiterclient.Candidate{Replica: s.Namespace + "/" + name, Instance: p.UID})
 	}
 	adopted, no, err := k.Adopt(s.t.Context(), r.Group, r.Holder, 1, "e2e", nil)
@@ -198,7 +194,7 @@ func TestTheElectionsLeaseIsDeletedHalfWay(t *testing.T) {
 	before := s.begin(harness.Named(0, 2, 4), 3)
 	s.apply(harness.PlanManifest(harness.NewImage, "{handover: Wait, maxUnavailable: 2}"))
 	s.await("two are upgraded", waiting("2/5", "WaitingForDuty"))
-	term := s.History.Now().Term()
+	term := s.now().Term()
 	s.must(s.Kill(harness.UpgraderA))
 	_, err := s.Kubectl(t.Context(), "", "delete", "lease", "offduty-upgrader", "--namespace", harness.SystemNamespace)
 	s.must(err)
@@ -206,7 +202,7 @@ func TestTheElectionsLeaseIsDeletedHalfWay(t *testing.T) {
 	s.assign(harness.Named(1, 3))
 	s.await("the plan is ready", settled)
 	s.check(before, upgraded(0, 1, 2, 3, 4), harness.Parked)
-	if now := s.History.Now().Term(); now <= term {
+	if now := s.now().Term(); now <= term {
 		t.Errorf("the term on the set is %d after the Lease was made anew; it was %d", now, term)
 	}
 	s.guarded()

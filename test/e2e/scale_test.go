@@ -56,22 +56,24 @@ func TestScalingDuringAPlan(t *testing.T) {
 	})
 	t.Run("one that is taken away in the middle of its upgrade keeps its lease until its pod is gone", func(t *testing.T) {
 		s := s.on(t)
+		goOn := s.holdUpdates() // it stays in the middle until it is taken away
 		var scaled error
 		done := s.History.When(released, func() {
 			scaled = s.Patch(t.Context(), "asts", harness.Group, `{"spec":{"replicas":3}}`)
 		})
-		s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"floor":{"minServing":2}}}`))
+		s.patchRoster(`{"floor":{"minServing":2}}`)
 		s.assign(harness.Named(0, 1, 2))
 		s.wait("the last one is released", done)
 		s.must(scaled)
 		s.await("it is gone, and the plan goes on", exactly("1/3", "WaitingForDuty", 0, 1, 2))
 		s.leasedUntilGone("sample-4")
+		goOn()
 	})
 	t.Run("and when duty moves, the plan completes", func(t *testing.T) {
 		s := s.on(t)
 		s.assign(harness.Named(1))
 		s.await("the plan is ready", settled)
-		for name, p := range s.History.Now().Pods {
+		for name, p := range s.now().Pods {
 			if p.Image != harness.NewImage {
 				t.Errorf("%s has %s", name, p.Image)
 			}
