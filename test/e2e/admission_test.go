@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"offduty.dev/test/cluster/clustertest"
@@ -624,6 +625,7 @@ func newSite(t *testing.T) *site {
 	}
 	s.grantRights(t)
 	s.createSets(t)
+	s.awaitPods(t)
 	s.await(t)
 	return s
 }
@@ -701,6 +703,25 @@ func (s *site) createSets(t *testing.T) {
 	}
 }
 
+// awaitPods waits until nobody has anything more to do to the pods that are asked about.
+func (s *site) awaitPods(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"sample-0", "sample-1"} {
+		s.until(t, name+" is ready", func(ctx context.Context) error {
+			pod := &corev1.Pod{}
+			if err := s.as[admin.Username()].Get(ctx, client.ObjectKey{Namespace: s.namespace, Name: name}, pod); err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+				return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+			}) {
+				return fmt.Errorf("it is not: %+v", pod.Status.Conditions)
+			}
+			return nil
+		})
+	}
+}
+
 // await waits until each policy refuses what it must, and every role is in force: the API
 // server learns of both a little later.
 func (s *site) await(t *testing.T) {
@@ -737,7 +758,9 @@ func (s *site) await(t *testing.T) {
 
 func (s *site) until(t *testing.T, what string, ok func(context.Context) error) {
 	t.Helper()
-	if err := controlplane.Until(t.Context(), what, ok); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := controlplane.Until(ctx, what, ok); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -924,13 +947,22 @@ func (s *site) replacePodStatus(name string, change func(*unstructured.Unstructu
 func (s *site) changePod(
 	name string, change func(*unstructured.Unstructured), write func(context.Context, client.Client, *unstructured.Unstructured) error,
 ) attempt {
+	return replaced(s.pod(name), change, write)
+}
+
+// replaced reads an object, changes it and writes it, again where somebody else was quicker.
+func replaced(
+	o *unstructured.Unstructured, change func(*unstructured.Unstructured), write func(context.Context, client.Client, *unstructured.Unstructured) error,
+) attempt {
 	return func(ctx context.Context, k client.Client) error {
-		pod := s.pod(name)
-		if err := k.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
-			return err
-		}
-		change(pod)
-		return write(ctx, k, pod)
+		return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+			o := o.DeepCopy()
+			if err := k.Get(ctx, client.ObjectKeyFromObject(o), o); err != nil {
+				return err
+			}
+			change(o)
+			return write(ctx, k, o)
+		})
 	}
 }
 
@@ -939,16 +971,13 @@ func withoutAnnotations(u *unstructured.Unstructured) { u.SetAnnotations(nil) }
 
 // replaceSet does what `kubectl replace` does with the manifest from before arming.
 func (s *site) replaceSet(name string) attempt {
-	return func(ctx context.Context, k client.Client) error {
-		set := s.set(name)
-		if err := k.Get(ctx, client.ObjectKeyFromObject(set), set); err != nil {
-			return err
-		}
+	return replaced(s.set(name), func(set *unstructured.Unstructured) {
 		set.SetAnnotations(nil)
 		unstructured.RemoveNestedField(set.Object, "spec", "lifecycle")
 		unstructured.RemoveNestedField(set.Object, "spec", "updateStrategy", "rollingUpdate")
+	}, func(ctx context.Context, k client.Client, set *unstructured.Unstructured) error {
 		return k.Update(ctx, set, client.DryRunAll)
-	}
+	})
 }
 
 func (s *site) createPod(meta metav1.ObjectMeta) attempt {

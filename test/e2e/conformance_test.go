@@ -60,10 +60,10 @@ func sampleVoters(t *testing.T, s *harness.System, namespace string) map[string]
 	if _, err := s.Kubectl(t.Context(), manifest, "apply", "--namespace", namespace, "--filename", "-"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Kubectl(t.Context(), "", "wait", "--namespace", namespace, "--for=create", "--timeout=60s", "pod/sample-4"); err != nil {
+	if _, err := s.Kubectl(t.Context(), "", "wait", "--namespace", namespace, "--for=create", "--timeout=120s", "pod/sample-4"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Kubectl(t.Context(), "", "wait", "--namespace", namespace, "--for=condition=Ready", "--timeout=60s", "pod", "--selector", "app=sample"); err != nil {
+	if _, err := s.Kubectl(t.Context(), "", "wait", "--namespace", namespace, "--for=condition=Ready", "--timeout=120s", "pod", "--selector", "app=sample"); err != nil {
 		t.Fatal(err)
 	}
 	uids := map[string]string{}
@@ -105,7 +105,7 @@ func TestTheArbiterKeepsToItsSpecification(t *testing.T) {
 			if _, err := s.Kubectl(ctx, "", "delete", "--namespace", namespace, "pod", name); err != nil {
 				return err
 			}
-			_, err := s.Kubectl(ctx, "", "wait", "--namespace", namespace, "--for=create", "--timeout=60s", "pod/"+name)
+			_, err := s.Kubectl(ctx, "", "wait", "--namespace", namespace, "--for=create", "--timeout=120s", "pod/"+name)
 			fresh := podUID(ctx, s, namespace, name)
 			if fresh == old || fresh == "" {
 				err = errors.Join(err, fmt.Errorf("pod %s was not created anew: %q, before %q", name, fresh, old))

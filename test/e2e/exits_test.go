@@ -70,10 +70,10 @@ func TestEachWaitHasAWayOut(t *testing.T) {
 	})
 	t.Run("WaitingForLease at the floor: the floor is lowered", func(t *testing.T) {
 		s := s.on(t)
-		s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"floor":{"minServing":5}}}`))
+		s.patchRoster(`{"floor":{"minServing":5}}`)
 		s.assign(harness.Named(0, 1, 3))
 		s.await("the plan waits for a lease", saying("WaitingForLease", "floor 5"))
-		s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"floor":{"minServing":3}}}`))
+		s.patchRoster(`{"floor":{"minServing":3}}`)
 		s.await("four are upgraded", waiting("4/5", "WaitingForDuty"))
 	})
 	t.Run("HandoverRefused as duty is named: others are named", func(t *testing.T) {
@@ -85,7 +85,7 @@ func TestEachWaitHasAWayOut(t *testing.T) {
 	})
 	t.Run("WaitingForPod as a quota allows no more: the quota is lifted", func(t *testing.T) {
 		s := s.on(t)
-		s.apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none}\nspec: {hard: {pods: \"0\"}}\n")
+		s.allowNoPods()
 		s.kubectl("delete", "pod", "sample-4", "--wait=false")
 		s.await("the plan waits for the pod", saying("WaitingForPod", "sample-4"))
 		s.kubectl("delete", "resourcequota", "none")
@@ -105,6 +105,24 @@ func (s *stage) kubectl(args ...string) {
 	s.t.Helper()
 	_, err := s.Kubectl(s.t.Context(), "", append(args, "--namespace", s.Namespace)...)
 	s.must(err)
+}
+
+// allowNoPods makes a quota, and waits until it is enforced.
+func (s *stage) allowNoPods() {
+	s.t.Helper()
+	s.apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none}\nspec: {hard: {pods: \"0\"}}\n")
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	s.must(controlplane.Until(ctx, "the quota is enforced", func(ctx context.Context) error {
+		_, err := s.Kubectl(ctx, "", "run", "tried", "--image=alpine:3", "--restart=Never", "--dry-run=server", "--namespace", s.Namespace)
+		if err == nil {
+			return errors.New("a pod is accepted")
+		}
+		if !strings.Contains(err.Error(), "exceeded quota") {
+			return err
+		}
+		return nil
+	}))
 }
 
 // refuseHolds makes a policy that lets nobody put a hold on a pod, until drop.
@@ -162,7 +180,7 @@ func TestAReplicaThatCannotBeSaved(t *testing.T) {
 	})
 	t.Run("keeps its pin when the arbiter's record is lost, and the group is frozen no longer than that takes", func(t *testing.T) {
 		s := s.on(t)
-		epoch := s.History.Now().Rosters[harness.Group].Status.Epoch
+		epoch := s.now().Rosters[harness.Group].Status.Epoch
 		s.kubectl("patch", "roster", harness.Group, "--subresource=status", "--type=json", `--patch=[{"op":"remove","path":"/status"}]`)
 		s.await("the pin is known again", func(n harness.Now) error {
 			st := n.Rosters[harness.Group].Status

@@ -436,7 +436,7 @@ func TestDeliveryFromGit(t *testing.T) {
 		application:   sample[application](t, "argocd/application.yaml"),
 		roster:        app(t, "roster.yaml", "workers: 3", "workers: 3\n    lifetimeSeconds: 3"),
 		set:           app(t, "set.yaml"),
-		plan:          app(t, "plan.yaml", "handover: Request", "handover: Request\n    verify: {timeoutSeconds: 2}"),
+		plan:          app(t, "plan.yaml", "handover: Request", "handover: Request\n    verify: {timeoutSeconds: 10}"),
 	}
 	d.seen = d.watch(d.set, d.plan, d.roster)
 	t.Run("what Flux applies passes all health checks, its own and Argo CD's", func(t *testing.T) {
@@ -615,9 +615,10 @@ func (s *stage) uncontested() {
 	s.t.Helper()
 	e, err := s.Evidence(s.t.Context())
 	s.must(err)
+	generation := s.now().Plans[harness.Group].Generation
 	for _, p := range e.Plans {
 		c := p.Condition("Ready")
-		if c.Reason == "TemplateContested" && p.Status.ObservedGeneration == s.History.Now().Plans[harness.Group].Generation {
+		if c.Reason == "TemplateContested" && p.Status.ObservedGeneration == generation {
 			s.t.Errorf("the plan said %s: %s", c.Reason, c.Message)
 		}
 	}
@@ -752,7 +753,7 @@ func (s *stage) chart() string {
 		"templates/roster.yaml": text(s.t, app(s.t, "roster.yaml", "workers: 3", "workers: 3\n    lifetimeSeconds: 3")),
 		"templates/set.yaml":    text(s.t, app(s.t, "set.yaml", harness.OldImage, "'{{ .Values.image }}'")),
 		"templates/plan.yaml": text(s.t, app(s.t, "plan.yaml", "- name: sample", "- name: sample\n      images: {main: '{{ .Values.image }}'}",
-			"handover: Request", "handover: Request\n    verify: {timeoutSeconds: 2}")),
+			"handover: Request", "handover: Request\n    verify: {timeoutSeconds: 10}")),
 	} {
 		s.must(os.WriteFile(filepath.Join(dir, file), []byte(content), 0o600))
 	}

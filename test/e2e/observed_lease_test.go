@@ -34,7 +34,7 @@ func (v *voters) lead(pod string, release bool) (stop func()) {
 			LeaseMeta: metav1.ObjectMeta{Namespace: v.Namespace, Name: "leader"}, Client: client.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: pod + "_" + string(v.History.Now().Pods[pod].UID)},
 		},
-		LeaseDuration: 6 * time.Second, RenewDeadline: 5 * time.Second, RetryPeriod: time.Second, ReleaseOnCancel: release,
+		LeaseDuration: 12 * time.Second, RenewDeadline: 10 * time.Second, RetryPeriod: time.Second, ReleaseOnCancel: release,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) { close(won) },
 			OnStoppedLeading: func() {},
@@ -64,7 +64,7 @@ func TestAnObservedRosterByTheHolderOfALease(t *testing.T) {
 	}
 	s.apply(harness.SetManifest())
 	s.awaitFive(true)
-	before := s.History.Now().Pods
+	before := s.now().Pods
 	s.await("nobody is idle while there is no lease", says("", "DutyUnknown"))
 	stop := v.lead("sample-0", true)
 	s.await("its holder works", says("sample-0", "OnDuty"))

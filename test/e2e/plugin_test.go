@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -61,12 +63,18 @@ func (p *plugin) on(t *testing.T) *plugin {
 // run is kubectl with any arguments.
 func (p *plugin) run(stdin string, args ...string) said {
 	p.t.Helper()
+	return p.runTelling(func() {}, stdin, args...)
+}
+
+// runTelling is run that tells when the command has begun to print.
+func (p *plugin) runTelling(begun func(), stdin string, args ...string) said {
+	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, p.kubectl, args...)
 	cmd.Env, cmd.Stdin = p.env, strings.NewReader(stdin)
 	var out, problems bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &problems
+	cmd.Stdout, cmd.Stderr = io.MultiWriter(&out, teller(sync.OnceFunc(begun))), &problems
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -75,6 +83,11 @@ func (p *plugin) run(stdin string, args ...string) said {
 	p.t.Logf("$ kubectl %s  # exit code %d\n%s%s", strings.Join(args, " "), cmd.ProcessState.ExitCode(), out.String(), problems.String())
 	return said{out.String(), problems.String(), cmd.ProcessState.ExitCode()}
 }
+
+// teller is a writer that says that it was written to.
+type teller func()
+
+func (t teller) Write(b []byte) (int, error) { t(); return len(b), nil }
 
 // offduty runs the plugin and wants the exit code.
 func (p *plugin) offduty(code int, args ...string) said {
@@ -87,6 +100,16 @@ func (p *plugin) offdutyWith(code int, stdin string, args ...string) said {
 	s := p.run(stdin, append([]string{"offduty", "-n", p.Namespace}, args...)...)
 	if s.code != code {
 		p.t.Errorf("kubectl offduty %s: exit code %d, not %d", strings.Join(args, " "), s.code, code)
+	}
+	return s
+}
+
+// watchToItsEnd watches the plan until it is complete.
+func (p *plugin) watchToItsEnd(begun func()) said {
+	p.t.Helper()
+	s := p.runTelling(begun, "", "offduty", "-n", p.Namespace, "status", "sample", "--watch", "--timeout=80s")
+	if s.code != 0 {
+		p.t.Errorf("kubectl offduty status sample --watch: exit code %d", s.code)
 	}
 	return s
 }
@@ -190,7 +213,7 @@ func previewed(r preview.Result) map[string]int {
 
 // failed is the replica that the plan gives up.
 func (p *plugin) failed() string {
-	for _, r := range p.History.Now().Plans[harness.Group].Status.ReplicaStatuses {
+	for _, r := range p.now().Plans[harness.Group].Status.ReplicaStatuses {
 		if r.Step == "Failed" {
 			return r.Name
 		}
@@ -201,7 +224,7 @@ func (p *plugin) failed() string {
 // allRun wants every pod to run an image.
 func (p *plugin) allRun(image string) {
 	p.t.Helper()
-	for name, pod := range p.History.Now().Pods {
+	for name, pod := range p.now().Pods {
 		if pod.Image != image {
 			p.t.Errorf("%s runs %s", name, pod.Image)
 		}
@@ -245,8 +268,8 @@ func TestThePluginTellsAViewer(t *testing.T) {
 		if v.State != view.UnderWay || v.Upgraded != 2 || len(v.Targets) != 1 || len(v.Targets[0].Pods) != 5 {
 			t.Errorf("the JSON says %+v", v)
 		}
-		timed := p.offduty(view.ExitUnderWay, "status", "sample", "--watch", "--timeout=1s")
-		p.has(timed.err, "error: timed out after 1s: upgradeplan/sample: 2 of 5 upgraded: WaitingForDuty")
+		timed := p.offduty(view.ExitUnderWay, "status", "sample", "--watch", "--timeout=5s")
+		p.has(timed.err, "error: timed out after 5s: upgradeplan/sample: 2 of 5 upgraded: WaitingForDuty")
 	})
 	t.Run("why not further, who holds what, and what to do", func(t *testing.T) {
 		p := p.on(t)
@@ -286,8 +309,11 @@ func TestThePluginTellsAViewer(t *testing.T) {
 	})
 	t.Run("when it is done, with exit code 0, as soon as it is", func(t *testing.T) {
 		p := p.on(t)
-		done := make(chan said, 1)
-		go func() { done <- p.offduty(0, "status", "sample", "--watch", "--timeout=80s") }()
+		begun, done := make(chan struct{}), make(chan said, 1)
+		go func() {
+			done <- p.watchToItsEnd(func() { close(begun) })
+		}()
+		p.wait("it says where the plan is", begun)
 		p.assign(harness.Named(1, 3, 2))
 		p.await("four are upgraded", waiting("4/5", "WaitingForDuty"))
 		p.assign(harness.Named(1, 3, 4))

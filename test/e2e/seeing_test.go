@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -63,7 +62,7 @@ type expectation struct {
 // expect waits until a process shows all of it: its cache may be a moment behind ours.
 func (s *stage) expect(process string, all []expectation) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	s.must(controlplane.Until(ctx, process+" shows it", func(ctx context.Context) error {
 		m, err := s.Scrape(ctx, process)
@@ -116,8 +115,7 @@ func (s *stage) checkWaiting() {
 // checkCounted compares with a scrape before the plan; other tests ran before that.
 func (s *stage) checkCounted(before harness.Metrics) {
 	s.t.Helper()
-	after := s.scrape(harness.UpgraderA)
-	for _, e := range []expectation{
+	grown := []expectation{
 		{"offduty_upgrader_leases_granted_total", nil, 5},
 		{"offduty_upgrader_commits_total", nil, 5},
 		{"offduty_upgrader_upgrades_total", nil, 5},
@@ -128,11 +126,12 @@ func (s *stage) checkCounted(before harness.Metrics) {
 		{"offduty_upgrader_adoptions_total", map[string]string{"result": "ok"}, 1},
 		{"offduty_upgrader_arbiter_request_duration_seconds", map[string]string{"method": "PinLease", "code": "OK"}, 5},
 		{"offduty_upgrader_writes_total", map[string]string{"object": "pod", "reason": "Releasing", "result": "ok"}, 5},
-	} {
-		if got := after.Sum(e.name, e.labels) - before.Sum(e.name, e.labels); got != e.want {
-			s.t.Errorf("%s%v grew by %v, not by %v", e.name, e.labels, got, e.want)
-		}
 	}
+	for i := range grown {
+		grown[i].want += before.Sum(grown[i].name, grown[i].labels)
+	}
+	s.expect(harness.UpgraderA, grown)
+	after := s.scrape(harness.UpgraderA)
 	if n := after.Sum("offduty_upgrader_batches_total", nil) - before.Sum("offduty_upgrader_batches_total", nil); n < 3 || n > 5 {
 		s.t.Errorf("%v batches were counted, not 3 to 5", n)
 	}
@@ -145,7 +144,9 @@ func (s *stage) checkCounted(before harness.Metrics) {
 func (s *stage) checkStory() {
 	s.t.Helper()
 	var told []string
-	s.must(controlplane.Until(s.t.Context(), "the last event is there", func(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	s.must(controlplane.Until(ctx, "the last event is there", func(ctx context.Context) error {
 		var err error
 		told, err = s.story(ctx)
 		if err == nil && (len(told) == 0 || !strings.HasPrefix(told[len(told)-1], "Normal Complete")) {
@@ -212,35 +213,61 @@ func (s *stage) checkLog() {
 	s.t.Helper()
 	e, err := s.Evidence(s.t.Context())
 	s.must(err)
-	type object struct{ Kind, Name string }
-	audited, logged := map[object]int{}, map[object]int{}
+	audited := map[written]int{}
 	for _, w := range e.Writes {
 		if w.Ours() && w.Kind != "upgradeplans" {
-			audited[object{w.Kind, w.Name}]++
+			audited[written{w.Kind, w.Name}]++
 		}
 	}
-	lines, err := s.LogOf(harness.UpgraderA)
-	s.must(err)
-	for _, l := range lines {
-		if l["plan"] != s.Namespace+"/"+harness.Group {
-			continue
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	s.must(controlplane.Until(ctx, "the upgrader's log has what the audit log has", func(context.Context) error {
+		if diff := cmp.Diff(audited, s.logged()); diff != "" {
+			return fmt.Errorf("writes of both (-audit +log):\n%s", diff)
 		}
-		switch l["msg"] {
-		case "pod written":
-			name, _ := strings.CutPrefix(fmt.Sprint(l["replica"]), s.Namespace+"/")
-			logged[object{"pods", name}]++
-			s.checkLine(l)
-		case "statefulset written":
-			logged[object{"statefulsets", fmt.Sprint(l["target"])}]++
-		}
-	}
-	if diff := cmp.Diff(audited, logged); diff != "" {
-		s.t.Errorf("writes of the audit log and of the upgrader's log (-audit +log):\n%s", diff)
-	}
+		return nil
+	}))
+	s.checkLines()
 	s.checkArbiterLog()
 }
 
-// checkLine wants the lease on each line about a replica that was leased.
+// written is an object that the upgrader wrote.
+type written struct{ Kind, Name string }
+
+// logged counts the lines of the upgrader's log that tell of a write for this stage's plan.
+func (s *stage) logged() map[written]int {
+	s.t.Helper()
+	out := map[written]int{}
+	for _, l := range s.linesOfPlan() {
+		switch l["msg"] {
+		case "pod written":
+			name, _ := strings.CutPrefix(fmt.Sprint(l["replica"]), s.Namespace+"/")
+			out[written{"pods", name}]++
+		case "statefulset written":
+			out[written{"statefulsets", fmt.Sprint(l["target"])}]++
+		}
+	}
+	return out
+}
+
+// linesOfPlan are those of the upgrader's log that are about this stage's plan.
+func (s *stage) linesOfPlan() []harness.LogLine {
+	s.t.Helper()
+	lines, err := s.LogOf(harness.UpgraderA)
+	s.must(err)
+	return slices.DeleteFunc(lines, func(l harness.LogLine) bool { return l["plan"] != s.Namespace+"/"+harness.Group })
+}
+
+// checkLines wants the lease on each line about a replica that was leased.
+func (s *stage) checkLines() {
+	s.t.Helper()
+	for _, l := range s.linesOfPlan() {
+		if l["msg"] == "pod written" {
+			s.checkLine(l)
+		}
+	}
+}
+
 func (s *stage) checkLine(l harness.LogLine) {
 	s.t.Helper()
 	if l["group"] != s.Namespace+"/"+harness.Group {
@@ -258,23 +285,28 @@ func (s *stage) checkLine(l harness.LogLine) {
 // checkArbiterLog wants a line for each end of a lease, in the words of the upgrader.
 func (s *stage) checkArbiterLog() {
 	s.t.Helper()
-	lines, err := s.LogOf(harness.ArbiterProcess)
-	s.must(err)
-	changes := map[string]int{}
-	for _, l := range lines {
-		if l["group"] != s.Namespace+"/"+harness.Group || l["change"] == nil {
-			continue
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	s.must(controlplane.Until(ctx, "the arbiter's log tells of all leases", func(context.Context) error {
+		lines, err := s.LogOf(harness.ArbiterProcess)
+		s.must(err)
+		changes := map[string]int{}
+		for _, l := range lines {
+			if l["group"] != s.Namespace+"/"+harness.Group || l["change"] == nil {
+				continue
+			}
+			changes[fmt.Sprint(l["change"])]++
+			if !strings.HasPrefix(fmt.Sprint(l["replica"]), s.Namespace+"/") {
+				return controlplane.Permanent(fmt.Errorf("the replica is not named as the upgrader does: %v", l))
+			}
 		}
-		changes[fmt.Sprint(l["change"])]++
-		if !strings.HasPrefix(fmt.Sprint(l["replica"]), s.Namespace+"/") {
-			s.t.Errorf("the replica is not named as the upgrader does: %v", l)
+		for _, c := range []string{"LeaseGranted", "LeasePinned", "LeaseReleased"} {
+			if changes[c] != 5 {
+				return fmt.Errorf("%d lines %s, not 5; all: %v", changes[c], c, changes)
+			}
 		}
-	}
-	for _, c := range []string{"LeaseGranted", "LeasePinned", "LeaseReleased"} {
-		if changes[c] != 5 {
-			s.t.Errorf("%d lines %s, not 5; all: %v", changes[c], c, changes)
-		}
-	}
+		return nil
+	}))
 }
 
 // checkRules holds the alerts against what is really served.
@@ -322,7 +354,7 @@ func (s *stage) checkVanish() {
 	s.must(err)
 	_, err = s.Kubectl(s.t.Context(), "", "delete", "--namespace", s.Namespace, "roster", harness.Group)
 	s.must(err)
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	s.must(controlplane.Until(ctx, "nothing is shown of plan and group", func(ctx context.Context) error {
 		for process, label := range map[string]string{harness.UpgraderA: "namespace", harness.ArbiterProcess: "group"} {

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -134,7 +133,7 @@ func TestOneTraceSpansBothProcesses(t *testing.T) {
 	for _, want := range []struct{ call, action string }{
 		{"AcquireLeases", "apply Acquire"}, {"PinLease", "apply Commit"}, {"ReleaseLease", "apply ReleaseLease"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		var path []*span
 		s.must(controlplane.Until(ctx, "a trace tells of "+want.call, func(context.Context) error {

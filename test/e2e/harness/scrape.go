@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -89,14 +90,18 @@ func (s *System) LogOf(process string) ([]LogLine, error) {
 	}
 	defer file.Close()
 	var out []LogLine
-	lines := bufio.NewScanner(file)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
+	for lines := bufio.NewReader(file); ; {
+		text, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return out, nil // what is left is a line that is being written
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the log of %s: %w", process, err)
+		}
 		line := LogLine{}
-		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
-			return nil, fmt.Errorf("the log of %s has a line that is not JSON: %q: %w", process, lines.Text(), err)
+		if err := json.Unmarshal(text, &line); err != nil {
+			return nil, fmt.Errorf("the log of %s has a line that is not JSON: %q: %w", process, text, err)
 		}
 		out = append(out, line)
 	}
-	return out, lines.Err()
 }
