@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"offduty.dev/test/cluster/controlplane"
 	"offduty.dev/test/e2e/harness"
@@ -42,6 +43,34 @@ func TestASetThatLostAllItsPodsIsNotUpgraded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// settling is how long a replica that does not attend counts as working after its duty was taken:
+// settleSeconds of the roster, which cannot be less.
+const settling = 2 * time.Minute
+
+// The only worker is lost, and comes back with an image that never starts. It does not attend,
+// so that the arbiter has nobody's word for it that it is idle: the way out takes settleSeconds.
+func TestABrokenImageIsTakenBackFromTheOnlyWorker(t *testing.T) {
+	const broken = "alpine:broken-1"
+	s := newStage(t)
+	s.beginMany(harness.RosterWith(harness.Slots(1), 1, 1), 1, map[string]int{harness.Group: 1})
+	s.loseAll(1, broken)
+	s.must(s.Restart(t.Context(), harness.UpgraderA))
+	s.await("the plan says so", saysAnywhere("the image cannot be pulled", broken))
+	s.apply(harness.PlanManifest(harness.NewImage, crashStrategy))
+	s.await("the plan says for whom it waits, and the roster why", func(n harness.Now) error {
+		m := n.Rosters[harness.Group].Status.Members
+		if len(m) != 1 || !strings.Contains(m[0].Message, "settleSeconds are running") {
+			return fmt.Errorf("the members are %+v", m)
+		}
+		return told("Ready", "False", "WaitingForDuty", "sample-0")(n)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), settling+patience)
+	defer cancel()
+	s.must(s.History.Await(ctx, "the plan is ready", settled))
+	s.allRun(harness.NewImage)
+	s.awaitWorking(1)
 }
 
 // loseAll kills the upgrader when it has written image into the set, and sees to it that Kruise
