@@ -367,7 +367,7 @@ func (r *retelling) roster(x *Roster) error {
 		}
 		for _, m := range x.Status.Members {
 			if m.Name == name {
-				r.duty(v, m)
+				r.duty(v, m, x.Spec.Observed != nil)
 			}
 		}
 	}
@@ -390,12 +390,14 @@ func (r *retelling) lease(v *protocol.Replica, name string, x *Roster) error {
 	return nil
 }
 
-// duty of a member: one whose duty is not known stays what it was.
-func (r *retelling) duty(v *protocol.Replica, m v1alpha1.MemberRecord) {
+// duty of a member: one whose duty is not known stays what it was. One whose duty was taken counts
+// as working until it is idle; that is said of its name, also when its pod is a new one by then,
+// which was never told.
+func (r *retelling) duty(v *protocol.Replica, m v1alpha1.MemberRecord, observed bool) {
 	switch {
 	case m.Duty == "Idle" || m.UID != r.uids[m.Name] || v.Rev == 0:
 		v.Working = false
-	case m.Assigned || m.Duty == "Working":
+	case m.Assigned || observed && m.Duty == "Working":
 		v.Working = true
 	}
 }

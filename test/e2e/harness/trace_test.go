@@ -204,3 +204,22 @@ func TestWhatTheModelDoesNotCoverIsSaid(t *testing.T) {
 		t.Errorf("got %v, want ErrUnfit", err)
 	}
 }
+
+func TestAHistoryGoesOnAfterItWasCut(t *testing.T) {
+	traces, err := recorded(t, "scaled").Traces(Group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(traces) < 2 {
+		t.Fatalf("got %d traces, want one for each number of replicas", len(traces))
+	}
+	last := traces[len(traces)-1]
+	// Also there nobody may lower the partition at will.
+	at := find(t, last.Events, 0, func(e protocol.Event) bool { return e.Set >= 0 && e.Sets[0].Partition == last.Start.Sets[0].Partition })
+	for i := range last.Events[at:] {
+		last.Events[at+i].Sets[0].Partition = 0
+	}
+	if _, err := protocol.Protocol.Accepts(last); err == nil {
+		t.Error("a partition that is lowered for nobody is accepted after a cut")
+	}
+}
