@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // Roster configures the reference arbiter for one group of replicas that vote together,
@@ -218,8 +219,8 @@ type AssignedDuty struct {
 
 // ObservedDuty says where the arbiter sees who works.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.pods) != has(self.lease)",message="observed needs one source, pods or lease, and not both"
-// +kubebuilder:validation:XValidation:rule="!has(self.workers) || has(self.pods)",message="workers is for the source pods: a lease has one holder"
+// +kubebuilder:validation:XValidation:rule="[has(self.pods), has(self.lease), has(self.http), has(self.grpc)].exists_one(x, x)",message="observed needs one source (pods, lease, http or grpc), and not several"
+// +kubebuilder:validation:XValidation:rule="!has(self.workers) || !has(self.lease)",message="workers is not for the source lease: a lease has one holder"
 type ObservedDuty struct {
 	// So many members work while the application is settled. As long as another number is
 	// seen, as during an election or with two primaries, nobody counts as idle. Without it
@@ -237,6 +238,215 @@ type ObservedDuty struct {
 	// The holder of a Lease works.
 	// +optional
 	Lease *LeaseSource `json:"lease,omitempty"`
+
+	// Each member is asked by HTTP.
+	// +optional
+	HTTP *HTTPSource `json:"http,omitempty"`
+
+	// Each member is asked by gRPC.
+	// +optional
+	GRPC *GRPCSource `json:"grpc,omitempty"`
+}
+
+// Probing says how often each member is asked, and for how long its answer is believed.
+//
+// +kubebuilder:validation:XValidation:rule="self.maxAgeSeconds > self.periodSeconds + self.timeoutSeconds",message="maxAgeSeconds must be more than periodSeconds and timeoutSeconds together: an answer would be too old before the next one comes"
+type Probing struct {
+	// How often.
+	//
+	// +kubebuilder:default=2
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=300
+	// +optional
+	PeriodSeconds int32 `json:"periodSeconds,omitempty"`
+
+	// How long an answer may take.
+	//
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=30
+	// +optional
+	TimeoutSeconds int32 `json:"timeoutSeconds,omitempty"`
+
+	// For how long an answer is believed, counted from the question. After that the duty of the
+	// member is unknown.
+	//
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=3
+	// +kubebuilder:validation:Maximum=900
+	// +optional
+	MaxAgeSeconds int32 `json:"maxAgeSeconds,omitempty"`
+
+	// How many times in a row a member must say that it is idle before it counts as idle. That
+	// it works is believed at once.
+	//
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	// +optional
+	SuccessThreshold int32 `json:"successThreshold,omitempty"`
+
+	// After how many questions in a row without a clear answer the last one is not believed any
+	// more. A pin is always decided on an answer of its own.
+	//
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10
+	// +optional
+	FailureThreshold int32 `json:"failureThreshold,omitempty"`
+}
+
+// Endpoint is where a member is asked: at a port of its own pod's address, and nowhere else.
+type Endpoint struct {
+	// A number, or the name of a port of the pod.
+	//
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 65535 : self.matches('^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$')",message="port must be a number from 1 to 65535 or the name of a container port"
+	// +kubebuilder:validation:XIntOrString
+	Port intstr.IntOrString `json:"port"`
+
+	// How the member is recognised, and how the arbiter identifies itself to it.
+	// +optional
+	TLS *MemberTLS `json:"tls,omitempty"`
+}
+
+// MemberTLS says how members are recognised and how the arbiter identifies itself to them.
+// Whoever writes it into a roster must be allowed to get the Secret.
+type MemberTLS struct {
+	// A Secret in the roster's namespace with ca.crt, and with tls.crt and tls.key when members
+	// demand a client certificate. Without ca.crt those of the system are trusted.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	SecretName string `json:"secretName,omitempty"`
+
+	// A ConfigMap in the roster's namespace with ca.crt, instead of the Secret's.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	ConfigMapName string `json:"configMapName,omitempty"`
+
+	// The name in the members' certificates. Default: each one's own IP address.
+	//
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	ServerName string `json:"serverName,omitempty"`
+}
+
+// HTTPScheme is HTTP or HTTPS.
+//
+// +kubebuilder:validation:Enum=HTTP;HTTPS
+type HTTPScheme string
+
+// The schemes.
+const (
+	SchemeHTTP  HTTPScheme = "HTTP"
+	SchemeHTTPS HTTPScheme = "HTTPS"
+)
+
+// HTTPSource asks each member by HTTP whether it works, with GET at its own pod's address. No
+// redirect is followed and no proxy used.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.path) != (has(self.working) || has(self.idle))",message="http needs either path, which answers with the duty as JSON, or working and idle, which answer with a status"
+// +kubebuilder:validation:XValidation:rule="has(self.working) == has(self.idle)",message="http needs both working and idle: what is neither is unknown"
+// +kubebuilder:validation:XValidation:rule="!has(self.maxLagBytes) || has(self.path)",message="maxLagBytes is for path, whose answer tells the lag; with working and idle use fit"
+// +kubebuilder:validation:XValidation:rule="!has(self.tls) || self.scheme == 'HTTPS'",message="tls needs scheme HTTPS"
+type HTTPSource struct {
+	Endpoint `json:",inline"`
+
+	// +kubebuilder:default=HTTP
+	// +optional
+	Scheme HTTPScheme `json:"scheme,omitempty"`
+
+	// What answers with the member's duty as JSON, {"duty": "working"}; docs/observed.md has all
+	// of it.
+	//
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^/[!-"$-~]*$`
+	// +optional
+	Path string `json:"path,omitempty"`
+
+	// One that answers so works.
+	// +optional
+	Working *HTTPAnswer `json:"working,omitempty"`
+
+	// One that answers so, and not as one that works, is idle.
+	// +optional
+	Idle *HTTPAnswer `json:"idle,omitempty"`
+
+	// One that does not answer so can take over no duty.
+	// +optional
+	Fit *HTTPAnswer `json:"fit,omitempty"`
+
+	// One that lags further behind, or does not say how far, can take over no duty.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	MaxLagBytes *int64 `json:"maxLagBytes,omitempty"`
+
+	// +kubebuilder:default={periodSeconds:2,timeoutSeconds:1,maxAgeSeconds:10,successThreshold:1,failureThreshold:1}
+	// +optional
+	Probe Probing `json:"probe,omitempty"`
+}
+
+// GRPCSource asks each member by gRPC whether it works, at its own pod's address: by
+// offduty.duty.v1.DutyService, or, with health, by grpc.health.v1.Health.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.maxLagBytes) || !has(self.health)",message="maxLagBytes is for DutyService, whose answer tells the lag: health tells none"
+type GRPCSource struct {
+	Endpoint `json:",inline"`
+
+	// Ask for the health of services, one for each duty, instead of DutyService.
+	// +optional
+	Health *GRPCHealth `json:"health,omitempty"`
+
+	// One that lags further behind, or does not say how far, can take over no duty.
+	//
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	MaxLagBytes *int64 `json:"maxLagBytes,omitempty"`
+
+	// +kubebuilder:default={periodSeconds:2,timeoutSeconds:1,maxAgeSeconds:10,successThreshold:1,failureThreshold:1}
+	// +optional
+	Probe Probing `json:"probe,omitempty"`
+}
+
+// GRPCHealth are services of grpc.health.v1, of which exactly one is SERVING at a member.
+//
+// +kubebuilder:validation:XValidation:rule="self.working != self.idle",message="working and idle must be two services"
+type GRPCHealth struct {
+	// SERVING at a member that works.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Working string `json:"working"`
+
+	// SERVING at a member that is idle.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Idle string `json:"idle"`
+
+	// One at which this is not SERVING can take over no duty.
+	//
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Fit string `json:"fit,omitempty"`
+}
+
+// HTTPAnswer is a status with which a path is answered.
+type HTTPAnswer struct {
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^/[!-"$-~]*$`
+	Path string `json:"path"`
+
+	// +kubebuilder:default=200
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=599
+	// +optional
+	Status int32 `json:"status,omitempty"`
 }
 
 // LeaseSource sees in a coordination.k8s.io Lease who works: its holder, by the convention of

@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
 	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 
 	"offduty.dev/api/v1alpha1"
+	"offduty.dev/arbiter/application"
 	"offduty.dev/arbiter/duty"
 	"offduty.dev/arbiter/roster"
 	"offduty.dev/arbiter/source"
@@ -24,13 +29,22 @@ const leasePeriod = time.Second
 
 // pollingOf is when a roster is to be looked at although nothing has happened; 0: never.
 func pollingOf(ro *v1alpha1.Roster, v *duty.View) time.Duration {
-	switch {
-	case ro.Spec.Observed != nil && ro.Spec.Observed.Lease != nil:
-		return leasePeriod
-	case ro.Spec.Spread != nil && v != nil && unplaced(v):
-		return nodesFor // whether nodes may be read, or have their label, by then
+	var soon time.Duration
+	at := func(d time.Duration) {
+		if soon == 0 || d < soon {
+			soon = d
+		}
 	}
-	return 0
+	if o := ro.Spec.Observed; o != nil && o.Lease != nil {
+		at(leasePeriod)
+	} else if o != nil && probingOf(o) != nil {
+		// What a member said is taken over anew long before it is too old.
+		at(time.Duration(probingOf(o).MaxAgeSeconds) * time.Second / 3)
+	}
+	if ro.Spec.Spread != nil && v != nil && unplaced(v) {
+		at(nodesFor) // whether nodes may be read, or have their label, by then
+	}
+	return soon
 }
 
 // unplaced says whether the topology domain of a member is not known.
@@ -43,6 +57,27 @@ func unplaced(v *duty.View) bool {
 	return false
 }
 
+// probingOf says how often members are asked over the network; nil: they are not.
+func probingOf(o *v1alpha1.ObservedDuty) *v1alpha1.Probing {
+	switch {
+	case o.HTTP != nil:
+		return &o.HTTP.Probe
+	case o.GRPC != nil:
+		return &o.GRPC.Probe
+	}
+	return nil
+}
+
+// application makes the source that asks the members of a roster, and says what ends its
+// connections.
+func (r *Reconciler) application(namespace string, o *v1alpha1.ObservedDuty) (s application.Source, end func()) {
+	if o.GRPC != nil {
+		return source.NewGRPC(*o.GRPC, r.credentials(namespace, o.GRPC.TLS)), func() {}
+	}
+	h := source.NewHTTP(*o.HTTP, r.credentials(namespace, o.HTTP.TLS))
+	return h, h.Close
+}
+
 // see makes of pods what a group looks at.
 type see func(context.Context, map[string]*corev1.Pod) map[string]roster.Pod
 
@@ -50,10 +85,11 @@ type see func(context.Context, map[string]*corev1.Pod) map[string]roster.Pod
 // returns how its pods are seen.
 func (r *Reconciler) observe(ro *v1alpha1.Roster, settings *duty.Settings) see {
 	if ro.Spec.Observed == nil {
+		r.sources.stop(client.ObjectKeyFromObject(ro))
 		return seeing(nil)
 	}
 	ro = ro.DeepCopy()
-	look, err := r.source(ro)
+	said, look, err := r.source(ro)
 	if err != nil {
 		settings.Broken = err.Error()
 	}
@@ -64,33 +100,86 @@ func (r *Reconciler) observe(ro *v1alpha1.Roster, settings *duty.Settings) see {
 		}
 		return look(ctx, live), nil
 	}
-	return look
+	return said
 }
 
-// source returns how the pods of an observed roster are seen; if that cannot be, without
-// anything that is said of their duty.
-func (r *Reconciler) source(ro *v1alpha1.Roster) (see, error) {
-	switch o := ro.Spec.Observed; {
-	case o.Pods != nil:
-		pods, err := r.sources.expression(client.ObjectKeyFromObject(ro), o.Pods.Working)
-		if err != nil {
-			return seeing(nil), fmt.Errorf("spec.observed.pods.working: %w", err)
+// source returns how the pods of an observed roster are seen: as was said last, and as that is
+// looked at anew. If that cannot be, without anything that is said of their duty.
+func (r *Reconciler) source(ro *v1alpha1.Roster) (said, look see, err error) {
+	key := client.ObjectKeyFromObject(ro)
+	o := ro.Spec.Observed
+	if probingOf(o) != nil {
+		p := r.sources.prober(key, o, func() (*source.Prober, func()) { return r.probe(key, o) })
+		follow := func(_ context.Context, all map[string]application.Member) map[string]roster.Sight {
+			return p.Follow(all)
 		}
-		return seeing(func(_ context.Context, all map[string]*corev1.Pod) map[string]roster.Sight {
+		return seeing(asking(r.LoopbackMembers, follow)), seeing(asking(r.LoopbackMembers, p.Look)), nil
+	}
+	r.sources.stop(key)
+	switch {
+	case o.Pods != nil:
+		pods, err := r.sources.expression(key, o.Pods.Working)
+		if err != nil {
+			return seeing(nil), seeing(nil), fmt.Errorf("spec.observed.pods.working: %w", err)
+		}
+		look = seeing(func(_ context.Context, all map[string]*corev1.Pod) map[string]roster.Sight {
 			sights := make(map[string]roster.Sight, len(all))
 			for name, p := range all {
 				sights[name] = pods.See(p)
 			}
 			return sights
-		}), nil
+		})
+		return look, look, nil
 	case o.Lease != nil:
-		key := types.NamespacedName{Namespace: ro.Namespace, Name: o.Lease.Name}
-		held := r.sources.lease(client.ObjectKeyFromObject(ro), o.Lease.Name)
-		return seeing(func(ctx context.Context, all map[string]*corev1.Pod) map[string]roster.Sight {
-			return r.byLease(ctx, key, held, all)
-		}), nil
+		held := r.sources.lease(key, o.Lease.Name)
+		look = seeing(func(ctx context.Context, all map[string]*corev1.Pod) map[string]roster.Sight {
+			return r.byLease(ctx, types.NamespacedName{Namespace: ro.Namespace, Name: o.Lease.Name}, held, all)
+		})
+		return look, look, nil
 	}
-	return seeing(nil), errors.New("spec.observed: it has no source that this arbiter knows")
+	return seeing(nil), seeing(nil), errors.New("spec.observed: it has no source that this arbiter knows")
+}
+
+// probe starts to ask the members of a roster, and returns what ends that.
+func (r *Reconciler) probe(key types.NamespacedName, o *v1alpha1.ObservedDuty) (*source.Prober, func()) {
+	s, end := r.application(key.Namespace, o)
+	ctx, cancel := context.WithCancel(r.Base)
+	p := source.NewProber(s, *probingOf(o), r.Now, func() { r.wake(ctx, key) })
+	r.sources.wg.Go(func() {
+		defer end()
+		p.Run(ctx)
+	})
+	return p, cancel
+}
+
+// wake asks for a reconcile.
+func (r *Reconciler) wake(ctx context.Context, key types.NamespacedName) {
+	obj := &v1alpha1.Roster{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+	select {
+	case r.changed <- event.GenericEvent{Object: obj}:
+	case <-ctx.Done():
+	}
+}
+
+// asking makes members of pods, for those who ask them. One that must not be asked is unknown.
+func asking(loopback bool, ask func(context.Context, map[string]application.Member) map[string]roster.Sight) func(context.Context, map[string]*corev1.Pod) map[string]roster.Sight {
+	return func(ctx context.Context, pods map[string]*corev1.Pod) map[string]roster.Sight {
+		all, refused := make(map[string]application.Member, len(pods)), map[string]roster.Sight{}
+		for name, p := range pods {
+			m, err := source.MemberOf(p, loopback)
+			if err != nil {
+				refused[name] = roster.Sight{Instance: string(p.UID), Duty: roster.Unknown, Why: err.Error()}
+				continue
+			}
+			all[name] = m
+		}
+		said := ask(ctx, all)
+		if said == nil {
+			return refused
+		}
+		maps.Copy(said, refused)
+		return said
+	}
 }
 
 // byLease reads a Lease from the API server: a cache would have to follow those of all nodes.
@@ -126,12 +215,50 @@ func seeing(sights func(context.Context, map[string]*corev1.Pod) map[string]rost
 	}
 }
 
-// sources keeps what the sources of the rosters know: compiled expressions, and when Leases
-// were seen to be renewed.
+// sources keeps what the sources of the rosters know: compiled expressions, when Leases were
+// seen to be renewed, and what members said when they were asked.
 type sources struct {
-	mu     sync.Mutex
-	pods   map[types.NamespacedName]compiled
-	leases map[types.NamespacedName]followed
+	mu      sync.Mutex
+	pods    map[types.NamespacedName]compiled
+	leases  map[types.NamespacedName]followed
+	probers map[types.NamespacedName]probed
+	// wg counts the probers that run.
+	wg sync.WaitGroup
+}
+
+type probed struct {
+	observed *v1alpha1.ObservedDuty
+	prober   *source.Prober
+	stop     func()
+}
+
+// prober returns that of a roster, and starts it anew if the roster has changed.
+func (s *sources) prober(key types.NamespacedName, o *v1alpha1.ObservedDuty, start func() (*source.Prober, func())) *source.Prober {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.probers[key]; ok {
+		if reflect.DeepEqual(p.observed, o) {
+			return p.prober
+		}
+		p.stop()
+	}
+	p := probed{observed: o}
+	p.prober, p.stop = start()
+	if s.probers == nil {
+		s.probers = map[types.NamespacedName]probed{}
+	}
+	s.probers[key] = p
+	return p.prober
+}
+
+// stop ends the prober of a roster, if it has one.
+func (s *sources) stop(key types.NamespacedName) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.probers[key]; ok {
+		p.stop()
+		delete(s.probers, key)
+	}
 }
 
 type compiled struct {
@@ -178,6 +305,7 @@ func (s *sources) lease(key types.NamespacedName, name string) *source.Lease {
 
 // forget drops what is kept for a roster that is gone.
 func (s *sources) forget(key types.NamespacedName) {
+	s.stop(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pods, key)

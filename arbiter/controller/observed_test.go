@@ -3,6 +3,12 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -297,4 +304,141 @@ func (c *cluster) renew(ctx context.Context) {
 	must(c.t, c.Get(ctx, types.NamespacedName{Namespace: "ns", Name: "leader"}, &l))
 	l.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
 	must(c.t, c.Update(ctx, &l))
+}
+
+// talking gives the pods addresses on the loopback, at which processes answer that they are
+// idle, web-0 that it works; say changes that. It needs the real clock, as it uses the network.
+func talking(t *testing.T, test func(ctx context.Context, c *cluster, say func(name, answer string))) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	c := newCluster(ctx, t)
+	c.LoopbackMembers = true
+	answers := &sync.Map{}
+	var port int32
+	for i, name := range []string{"web-0", "web-1", "web-2"} {
+		answers.Store(name, `{"duty":"idle"}`)
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", fmt.Sprintf("127.0.0.%d:%d", i+1, port))
+		if err != nil {
+			t.Skipf("this machine does not listen on 127.0.0.%d: %v", i+1, err)
+		}
+		port = int32(l.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			answer, _ := answers.Load(name)
+			fmt.Fprint(w, answer)
+		}))
+		server.Listener.Close()
+		server.Listener = l
+		server.Start()
+		defer server.Close()
+		p := c.pod(ctx, name)
+		p.Status.PodIP = fmt.Sprintf("127.0.0.%d", i+1)
+		must(t, c.Status().Update(ctx, p))
+	}
+	answers.Store("web-0", `{"duty":"working"}`)
+	ro := c.roster(ctx)
+	ro.Spec.Assigned, ro.Spec.Observed = nil, &v1alpha1.ObservedDuty{
+		Workers: new(int32(1)), HTTP: &v1alpha1.HTTPSource{
+			Endpoint: v1alpha1.Endpoint{Port: intstr.FromInt32(port)}, Scheme: v1alpha1.SchemeHTTP, Path: "/duty",
+			Probe: v1alpha1.Probing{PeriodSeconds: 1, TimeoutSeconds: 1, MaxAgeSeconds: 10, SuccessThreshold: 1, FailureThreshold: 1},
+		},
+	}
+	must(t, c.Update(ctx, ro))
+	c.reconcile(ctx)
+	test(ctx, c, func(name, answer string) { answers.Store(name, answer) })
+	cancel()
+	c.Registry.Wait()
+	c.Wait()
+}
+
+// until reconciles whenever that is asked for, until members do what they should.
+func (c *cluster) until(ctx context.Context, want map[string]string) {
+	c.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		diff := cmp.Diff(want, c.duties(ctx))
+		if diff == "" {
+			return
+		}
+		select {
+		case <-c.changed:
+			c.reconcile(ctx)
+		case <-deadline:
+			c.t.Fatalf("after 30 s: %s", diff)
+		}
+	}
+}
+
+func TestMembersAreAskedByHTTPAndAPinAsksThemAgain(t *testing.T) {
+	talking(t, func(ctx context.Context, c *cluster, say func(name, answer string)) {
+		c.until(ctx, map[string]string{"web-0": "Working", "web-1": "Idle", "web-2": "Idle"})
+		g, ref := c.lease(ctx)
+		say("web-1", `{"duty":"working"}`)
+		say("web-0", `{"duty":"idle"}`)
+		// Nobody has reconciled.
+		if _, refusal, err := g.Pin(ctx, ref, "uid-web-1"); err != nil || refusal == nil || refusal.Reason != lease.NotIdle {
+			t.Errorf("a pin of one that works now: %v, %v", refusal, err)
+		}
+		say("web-1", `{"duty":"idle"}`)
+		say("web-0", `{"duty":"working"}`)
+		if _, refusal, err := g.Pin(ctx, ref, "uid-web-1"); err != nil || refusal != nil {
+			t.Errorf("a pin of one that is idle again: %v, %v", refusal, err)
+		}
+		say("web-2", `{"duty":"no"}`)
+		c.until(ctx, map[string]string{"web-0": "Working", "web-1": "Idle", "web-2": "Unknown"})
+		if got, err := c.Reconcile(ctx, ctrl.Request{NamespacedName: c.key}); err != nil || got.RequeueAfter > 5*time.Second || got.RequeueAfter == 0 {
+			t.Errorf("it is looked at again after %s: %v", got.RequeueAfter, err)
+		}
+		must(t, c.Delete(ctx, c.roster(ctx)))
+		c.reconcile(ctx)
+		c.Wait() // nobody is asked any more
+	})
+}
+
+func TestWhatMembersAreRecognisedByIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		c := newCluster(ctx, t)
+		get := c.credentials("ns", &v1alpha1.MemberTLS{SecretName: "db", ConfigMapName: "ca", ServerName: "db"})
+		wants := func(what string) {
+			t.Helper()
+			if _, err := get(ctx); err == nil || !strings.Contains(err.Error(), what) {
+				t.Errorf("got %v, want %q", err, what)
+			}
+		}
+		wants(`secrets "db" not found`)
+		ca, err := newAuthority("a", time.Now(), life(time.Hour))
+		must(t, err)
+		pair, err := newClient(ca, "arbiter", time.Now(), life(time.Hour))
+		must(t, err)
+		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "db"}, Data: map[string][]byte{"tls.crt": pair.Cert, "tls.key": ca.Key}}
+		must(t, c.Create(ctx, secret))
+		wants(`configmaps "ca" not found`)
+		must(t, c.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "ca"}, Data: map[string]string{"ca.crt": string(ca.Cert)}}))
+		wants("tls.crt and tls.key of the roster's tls")
+		secret.Data["tls.key"] = pair.Key
+		must(t, c.Update(ctx, secret))
+		first, err := get(ctx)
+		must(t, err)
+		if first.ServerName != "db" || first.RootCAs == nil || len(first.Certificates) != 1 {
+			t.Errorf("got %+v", first)
+		}
+		same := func(why string, want bool) {
+			t.Helper()
+			if again, err := get(ctx); err != nil || (again == first) != want {
+				t.Errorf("%s: it is the same: %t, %v", why, again == first, err)
+			}
+		}
+		time.Sleep(2 * time.Minute) // the bubble's clock
+		same("nothing has changed", true)
+		pair, err = newClient(ca, "arbiter", time.Now(), life(time.Hour))
+		must(t, err)
+		secret.Data["tls.crt"], secret.Data["tls.key"] = pair.Cert, pair.Key
+		must(t, c.Update(ctx, secret))
+		same("within a minute", true)
+		time.Sleep(2 * time.Minute) // the bubble's clock
+		same("after that", false)
+	})
 }

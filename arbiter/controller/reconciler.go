@@ -54,6 +54,8 @@ type Reconciler struct {
 	Metrics  *metrics.Metrics
 	// Leading says whether this process may answer; nil: always.
 	Leading func() bool
+	// LoopbackMembers lets members that are asked have a loopback address; for tests.
+	LoopbackMembers bool
 	// Base is the context that the groups' loops run in.
 	Base context.Context //nolint:containedctx // groups outlive the reconcile that starts them
 
@@ -225,7 +227,7 @@ func (r *Reconciler) configure(ctx context.Context, ro *v1alpha1.Roster, group *
 	if err := r.nodes.place(ctx, r.Live, pods, &settings, r.Now()); err != nil {
 		return nil, fmt.Errorf("group %s: %w", group.Key(), err)
 	}
-	see := r.observe(ro, &settings)
+	see := r.observe(ro, &settings) //nolint:contextcheck // whoever asks members outlives this reconcile
 	if err := group.Configure(ctx, settings, see(ctx, pods)); err != nil {
 		return nil, fmt.Errorf("configure group %s: %w", group.Key(), err)
 	}
@@ -285,6 +287,9 @@ func (r *Reconciler) ensure(ro *v1alpha1.Roster) *duty.Group {
 	return r.Registry.ensure(r.Base, key, ro.UID, create, func(ctx context.Context, g *duty.Group) { r.watch(ctx, key, g) })
 }
 
+// Wait returns when nobody is asked any more, after Base is done.
+func (r *Reconciler) Wait() { r.sources.wg.Wait() }
+
 // NewEpoch returns a short random name.
 func NewEpoch() string { return strings.ToLower(rand.Text()[:10]) }
 
@@ -295,14 +300,11 @@ func (r *Reconciler) watch(ctx context.Context, key types.NamespacedName, g *dut
 	case <-ctx.Done():
 		return
 	}
-	obj := &v1alpha1.Roster{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
 	var last *duty.View
 	for {
 		v := g.View()
 		if last == nil || r.needsPods(last, v) {
-			select {
-			case r.changed <- event.GenericEvent{Object: obj}:
-			case <-ctx.Done():
+			if r.wake(ctx, key); ctx.Err() != nil {
 				return
 			}
 		}

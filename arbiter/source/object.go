@@ -60,7 +60,7 @@ type Container struct {
 // Strip takes from a pod what neither an expression nor a group looks at: most of it.
 func Strip(p *corev1.Pod) {
 	p.ManagedFields = nil
-	p.Spec = corev1.PodSpec{NodeName: p.Spec.NodeName}
+	p.Spec = corev1.PodSpec{NodeName: p.Spec.NodeName, InitContainers: ports(p.Spec.InitContainers), Containers: ports(p.Spec.Containers)}
 	s := p.Status
 	p.Status = corev1.PodStatus{Phase: s.Phase, PodIP: s.PodIP, HostIP: s.HostIP, Conditions: s.Conditions}
 	for i := range s.ContainerStatuses {

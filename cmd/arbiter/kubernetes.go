@@ -75,7 +75,7 @@ func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error
 	reconciler := &controller.Reconciler{
 		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Registry: registry,
 		Recorder: mgr.GetEventRecorder("offduty-arbiter"), Now: time.Now, Base: groups,
-		Metrics: o.counts,
+		Metrics: o.counts, LoopbackMembers: o.loopback,
 	}
 	if err := ctrlmetrics.Registry.Register(&metrics.Groups{Each: registry.Each}); err != nil {
 		return fmt.Errorf("register metrics: %w", err)
@@ -103,6 +103,7 @@ func (o *serveOptions) runKubernetes(ctx context.Context, log logr.Logger) error
 	err = mgr.Start(ctx)
 	stop()
 	registry.Wait()
+	reconciler.Wait()
 	if err != nil {
 		return fmt.Errorf("run: %w", err)
 	}

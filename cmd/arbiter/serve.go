@@ -48,6 +48,7 @@ type serveOptions struct {
 	leaderElect     bool
 	leaderNamespace string
 	leaseDuration   time.Duration
+	loopback        bool
 
 	// What serves and counts, made by run.
 	counts *metrics.Metrics
@@ -114,6 +115,8 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.leaderNamespace, "leader-election-namespace", "", "namespace of the Lease offduty-arbiter (default: $POD_NAMESPACE, then the pod's)")
 	f.DurationVar(&o.leaseDuration, "leader-election-lease-duration", 15*time.Second,
 		"how long a successor waits for a leader that was killed; a leader that cannot reach the API server gives up after two thirds of it. Set POD_UID so that a restarted container need not wait")
+	f.BoolVar(&o.loopback, "loopback-members", false,
+		"let members of observed rosters that are asked over the network have a loopback address; for tests: whoever may write the status of a pod can then make the arbiter talk to what listens beside it")
 	return cmd
 }
 

@@ -504,6 +504,14 @@ func TestWhoeverWritesAPlanMustBeAllowedToPatchItsTargets(t *testing.T) {
 			name: "a plan with a Secret", do: s.createPlan([]string{"mine-0"}, "theirs"),
 			refused: []controlplane.Identity{named, tenant}, words: "get on secrets named theirs", allowed: []controlplane.Identity{owner},
 		},
+		{
+			name: "a roster with a Secret", do: s.createRoster("secretName", "theirs"),
+			refused: []controlplane.Identity{tenant}, words: "get on secrets named theirs", allowed: []controlplane.Identity{owner},
+		},
+		{
+			name: "a roster with a ConfigMap", do: s.createRoster("configMapName", "theirs"),
+			refused: []controlplane.Identity{tenant}, words: "get on configmaps named theirs", allowed: []controlplane.Identity{admin},
+		},
 		{name: "a plan with a Secret of one's own", do: s.createPlan([]string{"mine-0"}, "mine"), allowed: []controlplane.Identity{named}},
 		{
 			name: "changing the images of a plan", do: s.patchPlan("standing", `{"spec":{"targets":[{"name":"mine-0","images":{"main":"evil:1"}}]}}`),
@@ -529,6 +537,9 @@ func TestBadPlansAndRostersAreRefusedWithWordsThatHelp(t *testing.T) {
 	roster := func(spec string) string {
 		return `{"apiVersion":"offduty.dev/v1alpha1","kind":"Roster","metadata":{"name":"r"},"spec":` + spec + `}`
 	}
+	observedRoster := func(observed string) string {
+		return roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":` + observed + `}`)
+	}
 	const rest = `,"arbiter":{"group":"g"}`
 	tests := []struct{ name, object, words string }{
 		{"no target", plan(`{"targets":[]` + rest + `}`), "spec.targets"},
@@ -551,7 +562,20 @@ func TestBadPlansAndRostersAreRefusedWithWordsThatHelp(t *testing.T) {
 		{"duty that is neither given nor observed", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1}}`), "either assigned"},
 		{"two sources of duty", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{"lease":{"name":"a"},"pods":{"working":"true"}}}`), "observed needs one source"},
 		{"no source of duty", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{}}`), "observed needs one source"},
-		{"a number of holders of one lease", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{"workers":1,"lease":{"name":"a"}}}`), "workers is for the source pods"},
+		{"a number of holders of one lease", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{"workers":1,"lease":{"name":"a"}}}`), "workers is not for the source lease"},
+		{"a member that is asked nothing", observedRoster(`{"http":{"port":80}}`), "http needs either path"},
+		{"a member that is asked in two ways", observedRoster(`{"http":{"port":80,"path":"/","working":{"path":"/a"},"idle":{"path":"/b"}}}`), "http needs either path"},
+		{"only one answer of two", observedRoster(`{"http":{"port":80,"working":{"path":"/a"}}}`), "http needs both working and idle"},
+		{"a URL for a path", observedRoster(`{"http":{"port":80,"path":"http://evil/"}}`), "should match"},
+		{"a path with a blank", observedRoster(`{"http":{"port":80,"path":"/a b"}}`), "should match"},
+		{"a port that is none", observedRoster(`{"http":{"port":0,"path":"/"}}`), "port must be a number from 1 to 65535"},
+		{"a port's name that is none", observedRoster(`{"http":{"port":"A:1","path":"/"}}`), "port must be a number from 1 to 65535"},
+		{"TLS without HTTPS", observedRoster(`{"http":{"port":80,"path":"/","tls":{"secretName":"a"}}}`), "tls needs scheme HTTPS"},
+		{"an answer that is too old before the next", observedRoster(`{"http":{"port":80,"path":"/","probe":{"periodSeconds":30}}}`), "maxAgeSeconds must be more"},
+		{"one duty for both", observedRoster(`{"grpc":{"port":80,"health":{"working":"a","idle":"a"}}}`), "working and idle must be two services"},
+		{"a lag of a health", observedRoster(`{"grpc":{"port":80,"health":{"working":"a","idle":"b"},"maxLagBytes":1}}`), "health tells none"},
+		{"two sources that are asked", observedRoster(`{"grpc":{"port":80},"http":{"port":80,"path":"/"}}`), "observed needs one source"},
+		{"a lag that nobody tells", observedRoster(`{"http":{"port":80,"working":{"path":"/a"},"idle":{"path":"/b"},"maxLagBytes":1}}`), "maxLagBytes is for path"},
 		{"an expression that says nothing", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"observed":{"pods":{"working":""}}}`), "should be at least 1 chars long"},
 		{"settling too fast", roster(`{"members":{"selector":{"matchLabels":{"a":"b"}}},"floor":{"minServing":1},"assigned":{"workers":1,"settleSeconds":5}}`), "greater than or equal to 120"},
 	}
@@ -732,10 +756,11 @@ func (s *site) await(t *testing.T) {
 		"the policy on notes":     s.patchPod("sample-0", `{"metadata":{"annotations":{"offduty.dev/fenced":null}}}`),
 		"the policy on templates": s.patchSet("free", notedTemplate),
 		"the policy on a target":  s.createPlan([]string{"sample"}, ""),
+		"the policy on a roster":  s.createRoster("secretName", "theirs"),
 	}
 	for what, do := range refused {
 		who := admin
-		if what == "the policy on a target" {
+		if what == "the policy on a target" || what == "the policy on a roster" {
 			who = stranger
 		}
 		s.until(t, what, func(ctx context.Context) error {
@@ -1003,6 +1028,21 @@ func (s *site) plan(name string, targets []string, secret string) *unstructured.
 	u := s.named("offduty.dev", "v1alpha1", "UpgradePlan", name)
 	u.Object["spec"] = map[string]any{"targets": list, "arbiter": arbiter}
 	return u
+}
+
+// createRoster creates an observed roster whose tls names an object.
+func (s *site) createRoster(field, name string) attempt {
+	return func(ctx context.Context, k client.Client) error {
+		o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "offduty.dev/v1alpha1", "kind": "Roster", "spec": map[string]any{
+			"members": map[string]any{"selector": map[string]any{"matchLabels": map[string]any{"a": "b"}}}, "floor": map[string]any{"minServing": int64(1)},
+			"observed": map[string]any{"http": map[string]any{
+				"port": int64(80), "path": "/", "scheme": "HTTPS", "tls": map[string]any{field: name},
+			}},
+		}}}
+		o.SetNamespace(s.namespace)
+		o.SetName("tried")
+		return k.Create(ctx, o, client.DryRunAll)
+	}
 }
 
 func (s *site) createPlan(targets []string, secret string) attempt {
