@@ -219,8 +219,9 @@ type AssignedDuty struct {
 
 // ObservedDuty says where the arbiter sees who works.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.pods), has(self.lease), has(self.http), has(self.grpc)].exists_one(x, x)",message="observed needs one source (pods, lease, http or grpc), and not several"
+// +kubebuilder:validation:XValidation:rule="[has(self.pods), has(self.lease), has(self.http), has(self.grpc), has(self.etcd)].exists_one(x, x)",message="observed needs one source (pods, lease, http, grpc or etcd), and not several"
 // +kubebuilder:validation:XValidation:rule="!has(self.workers) || !has(self.lease)",message="workers is not for the source lease: a lease has one holder"
+// +kubebuilder:validation:XValidation:rule="!has(self.workers) || !has(self.etcd)",message="workers is not for the source etcd: it has one leader"
 type ObservedDuty struct {
 	// So many members work while the application is settled. As long as another number is
 	// seen, as during an election or with two primaries, nobody counts as idle. Without it
@@ -246,6 +247,10 @@ type ObservedDuty struct {
 	// Each member is asked by gRPC.
 	// +optional
 	GRPC *GRPCSource `json:"grpc,omitempty"`
+
+	// Each member is asked by etcd's own API.
+	// +optional
+	Etcd *EtcdSource `json:"etcd,omitempty"`
 }
 
 // Probing says how often each member is asked, and for how long its answer is believed.
@@ -434,6 +439,24 @@ type GRPCHealth struct {
 	// +kubebuilder:validation:MaxLength=253
 	// +optional
 	Fit string `json:"fit,omitempty"`
+}
+
+// EtcdSource asks each member of an etcd cluster about itself, by etcd's own API at its own pod's
+// address. The leader that a majority confirms works; a healthy voter that follows it and does not
+// lag is idle. With handover: Request a plan has leadership moved to an upgraded one (MoveLeader).
+type EtcdSource struct {
+	Endpoint `json:",inline"`
+
+	// How many entries of its log an idle member may lag behind the leader.
+	//
+	// +kubebuilder:default=1000
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	MaxLagEntries *int64 `json:"maxLagEntries,omitempty"`
+
+	// +kubebuilder:default={periodSeconds:2,timeoutSeconds:1,maxAgeSeconds:10,successThreshold:1,failureThreshold:1}
+	// +optional
+	Probe Probing `json:"probe,omitempty"`
 }
 
 // HTTPAnswer is a status with which a path is answered.

@@ -64,6 +64,8 @@ func probingOf(o *v1alpha1.ObservedDuty) *v1alpha1.Probing {
 		return &o.HTTP.Probe
 	case o.GRPC != nil:
 		return &o.GRPC.Probe
+	case o.Etcd != nil:
+		return &o.Etcd.Probe
 	}
 	return nil
 }
@@ -73,6 +75,10 @@ func probingOf(o *v1alpha1.ObservedDuty) *v1alpha1.Probing {
 func (r *Reconciler) application(namespace string, o *v1alpha1.ObservedDuty) (s application.Source, end func()) {
 	if o.GRPC != nil {
 		return source.NewGRPC(*o.GRPC, r.credentials(namespace, o.GRPC.TLS)), func() {}
+	}
+	if o.Etcd != nil {
+		e := source.NewEtcd(*o.Etcd, r.credentials(namespace, o.Etcd.TLS))
+		return e, e.Close
 	}
 	h := source.NewHTTP(*o.HTTP, r.credentials(namespace, o.HTTP.TLS))
 	return h, h.Close
@@ -93,6 +99,8 @@ func (r *Reconciler) observe(ro *v1alpha1.Roster, settings *duty.Settings) see {
 	if err != nil {
 		settings.Broken = err.Error()
 	}
+	settings.HandOver = r.handOver(ro)
+	settings.Roster.Observed.HandsOver = settings.HandOver != nil
 	settings.Look = func(ctx context.Context) (map[string]roster.Pod, error) {
 		live, err := members(ctx, r.Live, ro)
 		if err != nil {
@@ -109,7 +117,7 @@ func (r *Reconciler) source(ro *v1alpha1.Roster) (said, look see, err error) {
 	key := client.ObjectKeyFromObject(ro)
 	o := ro.Spec.Observed
 	if probingOf(o) != nil {
-		p := r.sources.prober(key, o, func() (*source.Prober, func()) { return r.probe(key, o) })
+		p := r.sources.prober(key, o, func() probed { return r.probe(key, o) })
 		follow := func(_ context.Context, all map[string]application.Member) map[string]roster.Sight {
 			return p.Follow(all)
 		}
@@ -140,8 +148,8 @@ func (r *Reconciler) source(ro *v1alpha1.Roster) (said, look see, err error) {
 	return seeing(nil), seeing(nil), errors.New("spec.observed: it has no source that this arbiter knows")
 }
 
-// probe starts to ask the members of a roster, and returns what ends that.
-func (r *Reconciler) probe(key types.NamespacedName, o *v1alpha1.ObservedDuty) (*source.Prober, func()) {
+// probe starts to ask the members of a roster.
+func (r *Reconciler) probe(key types.NamespacedName, o *v1alpha1.ObservedDuty) probed {
 	s, end := r.application(key.Namespace, o)
 	ctx, cancel := context.WithCancel(r.Base)
 	p := source.NewProber(s, *probingOf(o), r.Now, func() { r.wake(ctx, key) })
@@ -149,7 +157,35 @@ func (r *Reconciler) probe(key types.NamespacedName, o *v1alpha1.ObservedDuty) (
 		defer end()
 		p.Run(ctx)
 	})
-	return p, cancel
+	moves, _ := s.(application.Handover)
+	return probed{observed: o, prober: p, handover: moves, stop: cancel}
+}
+
+// handOver returns how the application of a roster is asked to move duty; nil: it cannot be.
+func (r *Reconciler) handOver(ro *v1alpha1.Roster) duty.HandOver {
+	moves := r.sources.handover(client.ObjectKeyFromObject(ro))
+	if moves == nil {
+		return nil
+	}
+	return func(ctx context.Context, from, to string) error {
+		pods, err := members(ctx, r.Live, ro)
+		if err != nil {
+			return fmt.Errorf("%w: %w", application.ErrRefused, err)
+		}
+		var both []application.Member
+		for _, name := range []string{from, to} {
+			p, ok := pods[name]
+			if !ok {
+				return fmt.Errorf("%w: %s is gone", application.ErrRefused, name)
+			}
+			m, err := source.MemberOf(p, r.LoopbackMembers)
+			if err != nil {
+				return fmt.Errorf("%w: %s: %w", application.ErrRefused, name, err)
+			}
+			both = append(both, m)
+		}
+		return moves.HandOver(ctx, both[0], both[1])
+	}
 }
 
 // wake asks for a reconcile.
@@ -229,11 +265,13 @@ type sources struct {
 type probed struct {
 	observed *v1alpha1.ObservedDuty
 	prober   *source.Prober
+	// handover moves duty; nil: nobody can be asked for that.
+	handover application.Handover
 	stop     func()
 }
 
 // prober returns that of a roster, and starts it anew if the roster has changed.
-func (s *sources) prober(key types.NamespacedName, o *v1alpha1.ObservedDuty, start func() (*source.Prober, func())) *source.Prober {
+func (s *sources) prober(key types.NamespacedName, o *v1alpha1.ObservedDuty, start func() probed) *source.Prober {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p, ok := s.probers[key]; ok {
@@ -242,13 +280,19 @@ func (s *sources) prober(key types.NamespacedName, o *v1alpha1.ObservedDuty, sta
 		}
 		p.stop()
 	}
-	p := probed{observed: o}
-	p.prober, p.stop = start()
+	p := start()
 	if s.probers == nil {
 		s.probers = map[types.NamespacedName]probed{}
 	}
 	s.probers[key] = p
 	return p.prober
+}
+
+// handover is that of the application that is asked for a roster; nil: there is none.
+func (s *sources) handover(key types.NamespacedName) application.Handover {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.probers[key].handover
 }
 
 // stop ends the prober of a roster, if it has one.

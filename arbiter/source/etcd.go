@@ -181,7 +181,7 @@ func (a *etcdAnswer) unfit(leader etcdAnswer, maxLag uint64) string {
 	case len(a.troubles) > 0:
 		return "its etcd has errors: " + strings.Join(a.troubles, "; ")
 	case leader.committed > a.applied && leader.committed-a.applied > maxLag:
-		return fmt.Sprintf("its etcd is %d entries behind the leader, more than %d", leader.committed-a.applied, maxLag)
+		return fmt.Sprintf("its etcd is more than %d entries behind the leader", maxLag)
 	}
 	return ""
 }

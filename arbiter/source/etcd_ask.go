@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -20,40 +18,30 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"offduty.dev/api/v1alpha1"
 	"offduty.dev/arbiter/application"
 	"offduty.dev/arbiter/roster"
 )
 
 const (
-	// etcdPort is where etcd serves clients if nothing else is said.
-	etcdPort = 2379
-	// etcdMaxLag is how many entries of its log an idle member may lag behind by default: some
-	// tenths of a second under load, as the members do not answer at the same instant.
+	// etcdMaxLag is how many entries of its log an idle member may lag behind if nothing else is
+	// said: some tenths of a second under load, as the members do not answer at the same instant.
 	etcdMaxLag = 1000
-	// etcdIdle closes connections that nobody uses any more, as those to pods that have gone.
+	// etcdIdle closes connections that nobody uses any more.
 	etcdIdle = time.Minute
 	// etcdMaxAnswer bounds what is read of an answer, in bytes.
 	etcdMaxAnswer = 1 << 20
 )
-
-// EtcdOptions say how the members of an etcd cluster are asked.
-type EtcdOptions struct {
-	// Port is their client port; 0: 2379.
-	Port int32
-	// MaxLag is how many entries of its log an idle member may lag behind the leader; nil: 1000.
-	MaxLag *uint64
-	// TLS of the connection to a member; nil: none.
-	TLS func(m application.Member) *tls.Config
-}
 
 // Etcd sees in the members' own API who leads an etcd cluster, which is to work, and which
 // members are healthy and follow it, which is to be idle. It moves leadership.
 //
 // Members are asked at their pod's address; no address that etcd names is ever called.
 type Etcd struct {
-	port   string
-	maxLag uint64
-	tls    func(m application.Member) *tls.Config
+	endpoint    v1alpha1.Endpoint
+	maxLag      uint64
+	timeout     time.Duration
+	credentials Credentials
 
 	mu    sync.Mutex
 	conns map[string]etcdConn // by member
@@ -61,22 +49,23 @@ type Etcd struct {
 
 type etcdConn struct {
 	address string
+	config  *tls.Config
 	conn    *grpc.ClientConn
 }
 
 var (
-	_ application.Source   = &Etcd{}
-	_ application.Handover = &Etcd{}
+	_ application.Source   = (*Etcd)(nil)
+	_ application.Handover = (*Etcd)(nil)
 )
 
 // NewEtcd returns a source that has not connected yet. Close ends its connections.
-func NewEtcd(o EtcdOptions) *Etcd {
-	e := &Etcd{port: strconv.Itoa(etcdPort), maxLag: etcdMaxLag, tls: o.TLS, conns: map[string]etcdConn{}}
-	if o.Port != 0 {
-		e.port = strconv.Itoa(int(o.Port))
+func NewEtcd(spec v1alpha1.EtcdSource, credentials Credentials) *Etcd {
+	e := &Etcd{
+		endpoint: spec.Endpoint, maxLag: etcdMaxLag, timeout: seconds(spec.Probe.TimeoutSeconds),
+		credentials: credentials, conns: map[string]etcdConn{},
 	}
-	if o.MaxLag != nil {
-		e.maxLag = *o.MaxLag
+	if spec.MaxLagEntries != nil {
+		e.maxLag = uint64(max(*spec.MaxLagEntries, 0)) //nolint:gosec // not negative
 	}
 	return e
 }
@@ -106,9 +95,9 @@ func (e *Etcd) HandOver(ctx context.Context, from, to application.Member) error 
 	case why != "":
 		return fmt.Errorf("%w: %s cannot take over: %s", application.ErrRefused, to.Name, why)
 	}
-	conn, err := e.connect(from)
+	conn, err := e.connect(ctx, from)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %s: %w", application.ErrRefused, from.Name, err)
 	}
 	_, err = pb.NewMaintenanceClient(conn).MoveLeader(ctx, &pb.MoveLeaderRequest{TargetID: heir.id})
 	switch {
@@ -124,14 +113,8 @@ func (e *Etcd) HandOver(ctx context.Context, from, to application.Member) error 
 // the other, or does not let us.
 var etcdRefusals = []codes.Code{codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented}
 
-// askAll asks all members at once, and returns before ctx is done.
+// askAll asks all members at once.
 func (e *Etcd) askAll(ctx context.Context, members map[string]application.Member) map[string]etcdAnswer {
-	if until, ok := ctx.Deadline(); ok {
-		// Who is silent must not cost what the others have said.
-		earlier, cancel := context.WithDeadline(ctx, until.Add(-etcdReserve))
-		defer cancel()
-		ctx = earlier
-	}
 	var (
 		mu      sync.Mutex
 		all     sync.WaitGroup
@@ -139,7 +122,13 @@ func (e *Etcd) askAll(ctx context.Context, members map[string]application.Member
 	)
 	for name, m := range members {
 		all.Go(func() {
-			a := e.ask(ctx, m)
+			a := etcdAnswer{err: errors.New("the arbiter had no time to ask it")}
+			select {
+			case slots <- struct{}{}:
+				a = e.ask(ctx, m)
+				<-slots
+			case <-ctx.Done():
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			answers[name] = a
@@ -149,12 +138,11 @@ func (e *Etcd) askAll(ctx context.Context, members map[string]application.Member
 	return answers
 }
 
-// etcdReserve is how long before the end of a look the members are no longer waited for.
-const etcdReserve = 100 * time.Millisecond
-
 // ask asks one member about itself.
 func (e *Etcd) ask(ctx context.Context, m application.Member) etcdAnswer {
-	conn, err := e.connect(m)
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
+	defer cancel()
+	conn, err := e.connect(ctx, m)
 	if err != nil {
 		return etcdAnswer{err: err}
 	}
@@ -180,30 +168,41 @@ func (e *Etcd) ask(ctx context.Context, m application.Member) etcdAnswer {
 	return a
 }
 
-// etcdSays is an error of a call in few words.
+// etcdSays is an error of a call in few words, the same for the same fault: it is shown.
 func etcdSays(err error) string {
-	s := status.Convert(err)
-	if strings.HasPrefix(s.Message(), "etcdserver: ") {
+	switch s := status.Convert(err); {
+	case strings.HasPrefix(s.Message(), "etcdserver: "):
 		return s.Message()
+	case s.Code() == codes.DeadlineExceeded:
+		return "no answer in time"
+	case strings.Contains(s.Message(), "authentication handshake"):
+		return "TLS: " + short(s.Message())
+	case s.Code() == codes.Unavailable:
+		return "it cannot be reached"
+	default:
+		return short(s.Message())
 	}
-	return fmt.Sprintf("%s (%s)", s.Message(), s.Code())
 }
 
 // connect returns the connection to a member, which is made when it is used.
-func (e *Etcd) connect(m application.Member) (*grpc.ClientConn, error) {
-	if net.ParseIP(m.Address) == nil {
-		return nil, errors.New("its pod has no address")
+func (e *Etcd) connect(ctx context.Context, m application.Member) (*grpc.ClientConn, error) {
+	address, err := addressOf(m, e.endpoint.Port)
+	if err != nil {
+		return nil, err
 	}
-	address := net.JoinHostPort(m.Address, e.port)
+	var config *tls.Config
+	secure := insecure.NewCredentials()
+	if e.credentials != nil {
+		if config, err = e.credentials(ctx); err != nil {
+			return nil, err
+		}
+		secure = credentials.NewTLS(config)
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	c, ok := e.conns[m.Name]
-	if ok && c.address == address {
+	if ok && c.address == address && c.config == config {
 		return c.conn, nil
-	}
-	secure := insecure.NewCredentials()
-	if e.tls != nil {
-		secure = credentials.NewTLS(e.tls(m))
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(secure),
@@ -220,7 +219,7 @@ func (e *Etcd) connect(m application.Member) (*grpc.ClientConn, error) {
 	if ok {
 		_ = c.conn.Close()
 	}
-	e.conns[m.Name] = etcdConn{address: address, conn: conn}
+	e.conns[m.Name] = etcdConn{address: address, config: config, conn: conn}
 	return conn, nil
 }
 
@@ -237,7 +236,4 @@ func (e *Etcd) drop(members map[string]application.Member) {
 }
 
 // Close ends all connections.
-func (e *Etcd) Close() error {
-	e.drop(nil)
-	return nil
-}
+func (e *Etcd) Close() { e.drop(nil) }
