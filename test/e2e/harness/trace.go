@@ -473,5 +473,8 @@ func (r *retelling) setAuthor(s *Set) protocol.Author {
 	if v.Template != r.templates[s.Name+s.Template] || v.Partition != partition(s.Partition) || v.Armed != (s.Armed != "") {
 		return protocol.Foreign // Kruise writes nothing but the status
 	}
+	if before := r.sight[s.Name]; before != nil && before.Armed != s.Armed {
+		return protocol.Unknown // as of a pod
+	}
 	return protocol.System
 }
