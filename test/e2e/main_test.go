@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -179,15 +180,25 @@ func (s *stage) awaitFive(ready bool) {
 	})
 }
 
+// awaitWorking waits until n replicas work, and they are those that have duty by the roster: who
+// works may not have heard of the latest yet.
 func (s *stage) awaitWorking(n int) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
 	s.must(controlplane.Until(ctx, fmt.Sprintf("%d replicas work", n), func(context.Context) error {
-		if w := s.Attendants.Working(); len(w) != n {
-			return fmt.Errorf("%v do; errors of the attendants: %v", w, s.Attendants.Errors())
+		w, roster := s.Attendants.Working(), s.History.Now()
+		var duty []string
+		for _, m := range roster.Rosters[harness.Group].Status.Members {
+			if m.Assigned {
+				duty = append(duty, m.Name)
+			}
 		}
-		return nil
+		slices.Sort(duty)
+		if len(w) != n || !slices.Equal(w, duty) {
+			return fmt.Errorf("%v do, and %v have duty; errors of the attendants: %v", w, duty, s.Attendants.Errors())
+		}
+		return roster.Heeded()
 	}))
 }
 
