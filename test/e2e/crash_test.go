@@ -249,7 +249,7 @@ func (m *matrix) settle() {
 	m.t.Helper()
 	image := m.image()
 	complete := func(n harness.Now) error { return n.Complete(image) }
-	ctx, cancel := context.WithTimeout(m.t.Context(), patience/2)
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience/4)
 	defer cancel()
 	const what = "the plan is ready and nothing is left over"
 	if err := m.History.Await(ctx, what, complete); err == nil {

@@ -34,7 +34,7 @@ func TestDutyMayBeAskedToMoveAllTheTime(t *testing.T) {
 			s.apply(harness.PlanManifest(harness.NewImage, c.strategy))
 			// Whoever is asked to work all the time is seldom idle for long enough: on a loaded machine
 			// that is a matter of luck, and so of time.
-			ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
 			s.must(s.History.Await(ctx, "the plan is ready", settled))
 			flips, problems := f.Stop()

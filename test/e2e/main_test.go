@@ -93,7 +93,7 @@ func newStage(t *testing.T) *stage {
 func (s *stage) followsTheModel() { s.strict = true }
 
 // patience is how long a step of a story may take on a loaded machine.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 // on returns the stage for a subtest.
 func (s *stage) on(t *testing.T) *stage {

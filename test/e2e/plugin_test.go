@@ -107,7 +107,7 @@ func (p *plugin) offdutyWith(code int, stdin string, args ...string) said {
 // watchToItsEnd watches the plan until it is complete.
 func (p *plugin) watchToItsEnd(begun func()) said {
 	p.t.Helper()
-	s := p.runTelling(begun, "", "offduty", "-n", p.Namespace, "status", "sample", "--watch", "--timeout=80s")
+	s := p.runTelling(begun, "", "offduty", "-n", p.Namespace, "status", "sample", "--watch", "--timeout=170s")
 	if s.code != 0 {
 		p.t.Errorf("kubectl offduty status sample --watch: exit code %d", s.code)
 	}
@@ -338,7 +338,7 @@ func TestThePluginSteers(t *testing.T) {
 		p.offdutyWith(0, manifest, "preview", "-f", "-")
 		begun, shifts := p.writes(), len(p.Attendants.Shifts())-3
 		p.apply(manifest)
-		p.has(p.offduty(0, "status", "sample", "-w", "--timeout=80s").out, "5 of 5 upgraded: Complete")
+		p.has(p.offduty(0, "status", "sample", "-w", "--timeout=170s").out, "5 of 5 upgraded: Complete")
 		if diff := cmp.Diff(rounds(r), inRounds(p.order(begun), rounds(r))); diff != "" {
 			t.Errorf("upgrades by round (-previewed +happened):\n%s", diff)
 		}
@@ -356,13 +356,13 @@ func TestThePluginSteers(t *testing.T) {
 		p.has(p.offduty(view.ExitPaused, "status", "sample", "--watch", "--timeout=60s").err, "error: upgradeplan/sample: ", " of 5 upgraded: Paused (paused)")
 		p.has(p.offduty(0, "preview", "sample").out, "note: the plan is paused", "then it is complete")
 		p.has(p.offduty(0, "resume", "sample").out, "upgradeplan.offduty.dev/sample resumed\n")
-		p.offduty(0, "status", "sample", "--watch", "--timeout=80s")
+		p.offduty(0, "status", "sample", "--watch", "--timeout=170s")
 		p.allRun(harness.OldImage)
 	})
 	t.Run("a failed replica ends the wait at once with exit code 4, and its pin can be released by force", func(t *testing.T) {
 		p := p.on(t)
 		p.apply(harness.PlanManifest("alpine:broken-1", "{handover: Wait, maxUnavailable: 1, verify: {timeoutSeconds: 2}}"))
-		p.has(p.offduty(view.ExitStalled, "status", "sample", "--watch", "--timeout=80s").err, "(stalled)", "ReplicaFailed", "ImagePullBackOff")
+		p.has(p.offduty(view.ExitStalled, "status", "sample", "--watch", "--timeout=170s").err, "(stalled)", "ReplicaFailed", "ImagePullBackOff")
 		failed := p.failed()
 		p.has(p.offduty(0, "why", "sample").out, "replica "+failed+": ImagePullBackOff", "what to do: correct the image", "Pinned", "upgradeplan/sample")
 		p.has(p.offduty(1, "release-pin", "sample", failed, "--reason=test").err, "pinned, held by upgradeplan/sample", "confirm with --yes")
@@ -380,7 +380,7 @@ func TestThePluginSteers(t *testing.T) {
 	t.Run("and undo mends it", func(t *testing.T) {
 		p := p.on(t)
 		p.offduty(0, "undo", "sample")
-		p.offduty(0, "status", "sample", "--watch", "--keep-waiting", "--timeout=80s")
+		p.offduty(0, "status", "sample", "--watch", "--keep-waiting", "--timeout=170s")
 		p.allRun(harness.OldImage)
 	})
 }
@@ -391,7 +391,7 @@ func TestThePluginAndAPlanThatFollows(t *testing.T) {
 	s.begin(harness.Named(0), 1)
 	images := fmt.Sprintf("\n    images:\n      main: %s", harness.NewImage)
 	s.apply(strings.Replace(harness.PlanManifest(harness.NewImage, "{handover: Wait, maxUnavailable: 5}"), images, "", 1))
-	p.offduty(0, "status", "sample", "--watch", "--timeout=80s")
+	p.offduty(0, "status", "sample", "--watch", "--timeout=170s")
 
 	t.Run("is not done while its status does not speak of the latest template", func(t *testing.T) {
 		p := p.on(t)
@@ -401,7 +401,7 @@ func TestThePluginAndAPlanThatFollows(t *testing.T) {
 		p.has(p.offduty(view.ExitUnderWay, "status", "sample").out, "UnderWay")
 		p.await("all but the worker are upgraded", waiting("4/5", "WaitingForDuty"))
 		p.assign(harness.Named(1))
-		p.offduty(0, "status", "sample", "--watch", "--timeout=80s")
+		p.offduty(0, "status", "sample", "--watch", "--timeout=170s")
 		p.allRun(harness.NewImage)
 	})
 	t.Run("has nothing to undo, and is told where to", func(t *testing.T) {

@@ -350,7 +350,7 @@ func (s *stage) checkScrapesAreFree() {
 
 func (s *stage) checkVanish() {
 	s.t.Helper()
-	_, err := s.Kubectl(s.t.Context(), "", "delete", "--namespace", s.Namespace, "upgradeplan", harness.Group, "--timeout", "60s")
+	_, err := s.Kubectl(s.t.Context(), "", "delete", "--namespace", s.Namespace, "upgradeplan", harness.Group, "--timeout", "120s")
 	s.must(err)
 	_, err = s.Kubectl(s.t.Context(), "", "delete", "--namespace", s.Namespace, "roster", harness.Group)
 	s.must(err)

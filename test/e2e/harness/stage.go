@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -150,7 +149,7 @@ func (s *Stage) Evidence(ctx context.Context) (Evidence, error) {
 // catchUp waits until the history has what the audit log has. In a namespace whose kinds are
 // gone there is nothing more to come.
 func (s *Stage) catchUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := s.History.CatchUp(ctx); err != nil && !apierrors.IsNotFound(err) {
 		return err
@@ -173,7 +172,7 @@ func (s *Stage) settleAudit(ctx context.Context) error {
 	if err := client.IgnoreNotFound(k.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: name}, &corev1.ConfigMap{})); err != nil {
 		return fmt.Errorf("make a request that the audit log shows: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return controlplane.Until(ctx, "the audit log is complete", func(context.Context) error {
 		events, err := s.Cluster.AuditSince(mark, func(a controlplane.AuditEvent) bool { return a.Name == name })
