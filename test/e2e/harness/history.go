@@ -199,6 +199,9 @@ func (h *History) list(ctx context.Context, k dynamic.ResourceInterface, kind sc
 		u.SetResourceVersion(list.GetResourceVersion())
 		h.note(kind, u, true)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.told[kind] = max(h.told[kind], versionOf(list)) // what came and went before is known to be gone
 	return list.GetResourceVersion(), nil
 }
 
