@@ -82,13 +82,14 @@ func (m Metrics) About(label, value string) (name string, found bool) {
 type LogLine map[string]any
 
 // LogOf reads the log of a process. A line that is not JSON is an error: people's tools
-// read these logs.
+// read these logs. One that ended, as for a lead that it lost in another test, has said why.
 func (s *System) LogOf(process string) ([]LogLine, error) {
 	file, err := os.Open(filepath.Join(s.Cluster.LogDir(), process+".log"))
 	if err != nil {
 		return nil, fmt.Errorf("read the log of %s: %w", process, err)
 	}
 	defer file.Close()
+	program, _, _ := strings.Cut(process, "-")
 	var out []LogLine
 	for lines := bufio.NewReader(file); ; {
 		text, err := lines.ReadBytes('\n')
@@ -97,6 +98,9 @@ func (s *System) LogOf(process string) ([]LogLine, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read the log of %s: %w", process, err)
+		}
+		if strings.HasPrefix(string(text), program+": ") {
+			continue // why it ended, as any command says it
 		}
 		line := LogLine{}
 		if err := json.Unmarshal(text, &line); err != nil {
