@@ -16,7 +16,6 @@ const (
 	trust     = "arbiter/roster/trust.go"
 	applyGo   = "upgrader/apply/apply.go"
 	setGo     = "upgrader/kruise/set.go"
-	observeGo = "upgrader/observe/observe.go"
 )
 
 // first is a seed at which it was seen.
@@ -202,10 +201,6 @@ var faults = []fault{
 		`t.Partition < p || !t.Returning {`, `t.Partition != p {`, "7").
 		and(leaveGo, `Return: true,`, ``).
 		and(leaveGo, `new(""), &r.WorkingDefault, t.Name`, `new(""), &r.WorkingDefault, ""`),
-	one("holds go by what a cache says of the set", leaveGo,
-		`new(""), &r.WorkingDefault, t.Name`, `new(""), &r.WorkingDefault, ""`, "7"),
-	inReal("a set that is named again is not given back to the end", observeGo,
-		`armed.Term, armed.Returning, armed.Returning`, `armed.Term, false, armed.Returning`, "7"),
 	one("holds stay when a set is given back", leaveGo,
 		`	if n.unhold(i, t) {
 		return false
@@ -279,12 +274,18 @@ var faults = []fault{
 		`	if refusal := r.mayTouch(l.Replica, instance); refusal != nil {
 		return refusal
 	}
-	if n := r.Serving(t); n < r.Floor`, `	if n := r.Serving(t); false && n < r.Floor`, "1", "2"),
+	if refusal := r.mayDisturb(l.Replica, "%s is not pinned"); refusal != nil {
+		return refusal
+	}
+	if n := r.Serving(t); n < r.Floor`, `	if refusal := r.mayDisturb(l.Replica, "%s is not pinned"); refusal != nil {
+		return refusal
+	}
+	if n := r.Serving(t); false && n < r.Floor`, "1", "2"),
 	one("duty and instance are not checked again at the pin", rules,
 		`	if refusal := r.mayTouch(l.Replica, instance); refusal != nil {
 		return refusal
 	}
-	if n`, `	if n`, "1"),
+	if refusal := r.mayDisturb(l`, `	if refusal := r.mayDisturb(l`, "1"),
 	one("the instance is not looked at", rules, `case m.Instance != instance || instance == "":`, `case false:`, "1"),
 	one("the floor is not looked at", rules, `if n := r.Serving(t); n-1 < r.Floor {`, `if n := r.Serving(t); n < 0 {`, "2"),
 	one("the floor is not looked at again at the pin", rules, `n < r.Floor && !l.NotServing`, `false && !l.NotServing`, "2"),
