@@ -113,6 +113,8 @@ type Set struct {
 	Partition  int32
 	// Foreign: somebody else than an upgrader wrote the partition last.
 	Foreign bool
+	// Unhooked: somebody else took the hook off, and no upgrader has put it back yet.
+	Unhooked bool
 
 	// Armed carries the hook; Plan is the UID of the plan in the annotation.
 	Armed            bool
@@ -149,6 +151,13 @@ type Settings struct {
 
 // taken are the settings of a set that is armed, as far as the model of Kruise looks at them.
 var taken = Settings{Policy: "InPlaceOnly", MaxUnavailable: "100%", Weights: v1alpha1.GrantLabel + "=true:100 working=false:50", Grace: -1}
+
+// applied is kruise.Applied, apart from the grace period, which nobody changes.
+func (s *Settings) applied() bool {
+	was := *s
+	was.Grace = taken.Grace
+	return was == taken
+}
 
 // most is how many of the replicas may be unavailable: K :598, rounded down, and at least one.
 func (s *Set) most() int {

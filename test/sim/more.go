@@ -26,6 +26,7 @@ func (s *Sim) drawMore() {
 	if one(2) {
 		c.MinReady = 3 * time.Second
 	}
+	c.Tools = one(3) && !c.BreakGlass // who takes the hook and the partition away leaves nothing
 }
 
 // limit is how many of n replicas may be unavailable: the plan's maxUnavailable, of which a

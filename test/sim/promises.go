@@ -53,7 +53,9 @@ func (s *Sim) disturbed(set Set, p Pod, how string) {
 	switch {
 	case !ok || q.UID != p.UID:
 		return // the pod is gone
-	case set.Foreign && !p.Hold && !leased:
+	case set.Foreign && !p.Hold && !leased, set.Unhooked:
+		// Somebody lowered the partition, or took the hook off while it was lowered for a replica
+		// that was drained: Kruise updates as many as it was lowered for, and whom it knows first.
 		if s.excused[p.UID] != p.RV {
 			s.foreign++
 		}
@@ -100,6 +102,7 @@ func (s *Sim) wrote(u *upgrader, was, is Pod, a plan.PatchPod) {
 			s.Kinds["held by a late leader"]++
 		}
 	}
+	s.vouches(was, is, a.Why)
 	switch {
 	case was.Hold && !is.Hold && a.Why == plan.Leaving:
 		s.unprotected(u, is)
@@ -113,6 +116,13 @@ func (s *Sim) wrote(u *upgrader, was, is Pod, a plan.PatchPod) {
 		s.fail("1: the hold of %s is released while it works", a.Pod)
 	case was.released() && !is.released() && is.Verified != is.Revision && a.Why != plan.Leaving: // one that failed is given up
 		s.fail("3: %s is taken back after its release", a.Pod)
+	}
+}
+
+// vouches notes at what an upgrader calls a replica verified.
+func (s *Sim) vouches(was, is Pod, why plan.Reason) {
+	if is.Verified != was.Verified || why == plan.Readmitting && is.Fenced > was.Fenced {
+		s.verified[is.Name] = is.Verified
 	}
 }
 
@@ -166,6 +176,8 @@ func (s *Sim) ended(by string, a plan.ReleaseLease) {
 	p, ok := s.api.pods[a.Lease.Replica]
 	switch {
 	case !ok || p.Terminating:
+	case a.Upgraded && s.verified[p.Name] != a.Revision:
+		s.fail("3: %s tells the arbiter that %s was verified, and no upgrader has", u.name, p.Name)
 	case a.Upgraded && p.UID == a.Lease.Instance && !p.updateDone():
 		s.fail("3: %s gives %s back, whose update has not ended", by, p.Name)
 	case p.released():

@@ -318,7 +318,7 @@ func (k *kube) writeSet(was Set, next *kruisev1beta1.StatefulSet, owned string, 
 		if bad = t.read(next, status); bad != nil {
 			return
 		}
-		t.Owned = owned
+		t.Owned, t.Unhooked = owned, t.Unhooked && !t.Armed
 		if t.Partition != was.Partition || t.Plan == "" && was.Plan != "" {
 			t.Foreign = t.Foreign && t.Partition == was.Partition
 		}

@@ -49,6 +49,8 @@ type Config struct {
 	Nodes    int
 	// MinReady is the plan's minReadySeconds.
 	MinReady time.Duration
+	// Tools take hooks off sets, and settings back.
+	Tools bool
 	// What users and foreign tools do in this run.
 	Contest, BreakGlass, Deletion, Dropping, Scaling bool
 	// Unreliable: one in so many requests to the API server is lost, or its answer is, or it
@@ -97,8 +99,6 @@ type Sim struct {
 
 	clocks clocks
 	nodes  []node
-	// forged are the revisions at which a user called pods, by UID, verified.
-	forged map[string]string
 	// lingers is how long the application of a replica takes to let go of duty; refuses is until
 	// when no handover is made.
 	lingers map[string]time.Duration
@@ -115,6 +115,8 @@ type Sim struct {
 	unheld, foreign int
 	// held are the pods, by UID, that ever had our hold, and the version that had it first.
 	held map[string]int
+	// verified is at what an upgrader has called a replica verified last, whatever is written there.
+	verified map[string]string
 	// late are those that a leader which had been frozen held when it led no more.
 	late map[string]bool
 	// excused are those of unheld, with the version that Kruise saw.
@@ -147,9 +149,9 @@ func bad(image string) bool      { return broken(image) || crashing(image) }
 func newSim(rnd *dice, configure func(*Sim), verbose bool) *Sim {
 	rnd.setup()
 	s := &Sim{
-		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{}, onDisk: map[string]bool{}, lingers: map[string]time.Duration{}, forged: map[string]string{},
+		rnd: rnd, delivered: make([]int, len(events)), looked: map[string]int{}, onDisk: map[string]bool{}, lingers: map[string]time.Duration{},
 		now: beginning, apps: map[string]*app{}, verbose: verbose,
-		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]int{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{}, Checks: map[string]int{},
+		chaos: true, lossy: 30, want: map[string]string{}, held: map[string]int{}, verified: map[string]string{}, excused: map[string]int{}, late: map[string]bool{}, original: map[string]int32{}, Kinds: map[string]int{}, Checks: map[string]int{},
 		api: &API{pods: map[string]Pod{}, sets: map[string]Set{}, numbers: map[string]int{}},
 	}
 	configure(s)

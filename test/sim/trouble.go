@@ -17,6 +17,12 @@ func (s *Sim) trouble() {
 		s.settle()
 		return
 	}
+	if s.cfg.Tools && s.rnd.throw(s.rnd.own, 8) == 0 {
+		if s.foreignTool() {
+			s.troubles++
+		}
+		return
+	}
 	if s.cfg.More && s.chance(2) {
 		s.moreTrouble()
 		return

@@ -320,7 +320,7 @@ func (u *upgrader) target(of target, i int, state snapshot, blocked bool, leases
 	_, t.Listed = p.shown[of.name]
 	t.TemplateSeen = t.Observed || set.revision() == set.UpdateRevision
 	if set.Plan == p.uid {
-		t.Armed, t.ArmedTerm, t.OriginalPartition, t.Settings, t.Returning = true, set.Term, set.Original, set.Armed, set.Returning
+		t.Armed, t.ArmedTerm, t.OriginalPartition, t.Settings, t.Returning = true, set.Term, set.Original, set.Armed && set.applied(), set.Returning
 		t.HookSeen = set.Observed > set.ArmedGeneration
 	}
 	t.TemplateWritten = of.image != "" && set.Plan != "" && set.ImagesGeneration == p.generation
@@ -503,7 +503,7 @@ func (u *upgrader) applySet(pause func(), a plan.ApplySet) {
 		}
 		s.Returning = s.Returning || a.Return
 		s.Armed, s.Settings = true, taken
-		s.Term, s.Partition, s.Foreign = u.term, a.Partition, false
+		s.Term, s.Partition, s.Foreign, s.Unhooked = u.term, a.Partition, false, false
 		u.s.tookOver(u, a.Target, uid)
 	})
 }
