@@ -124,9 +124,12 @@ var faults = []fault{
 	one("a note's token is not compared", step,
 		`r.Note == Note{ID: r.Lease.ID, Token: r.Lease.Token} &&`, `r.Note.ID == r.Lease.ID &&`, "1"),
 	one("a replica counts as upgraded without verification", step,
-		`case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released() || r.Unverified && !r.fenced()):`, `case false:`, "3", "6"),
+		`case t.isNew(r) && (r.Verified != t.UpdateRevision || !r.Hold || (r.Unverified || r.Lease != nil) && !r.fenced()):`, `case false:`, "3", "6"),
 	one("what somebody writes on a released replica is believed, whomever the arbiter keeps from duty", step,
-		`r.Verified != t.UpdateRevision || r.released() || r.Unverified && !r.fenced()`, `r.Verified != t.UpdateRevision`, "3"),
+		` || !r.Hold || (r.Unverified || r.Lease != nil) && !r.fenced()`, ``, "3"),
+	one("what somebody writes on a leased replica is believed, whomever the arbiter keeps from duty", step,
+		`(r.Unverified || r.Lease != nil) && !r.fenced()`, `false`, "3").
+		and(replica, `n.release(r, r.Lease != nil && r.Lease.Pinned, t.UpdateRevision)`, `n.release(r, true, t.UpdateRevision)`),
 	one("released holds are put on again", step,
 		`r.Exists && !r.Terminating && !r.released() &&
 `, `r.Exists && !r.Terminating &&
@@ -185,7 +188,7 @@ var faults = []fault{
 	one("a set that looks at rest is taken for that, whomever the arbiter keeps from duty", target,
 		`t.uniform() && t.Proven == t.UpdateRevision`, `t.uniform()`, "6").
 		and(target, `len(t.Pods) > 0 && t.Proven != t.UpdateRevision`, `false`).
-		and(step, ` || r.Unverified && !r.fenced()`, ``),
+		and(step, `(r.Unverified || r.Lease != nil)`, `r.Lease != nil`),
 	one("at what a set is at rest is not noted", target,
 		`Partition: Parked, Proven: t.UpdateRevision, Why: Finishing}`, `Partition: Parked, Why: Finishing}`, "6"),
 	one("a lagging currentRevision is ignored", target,

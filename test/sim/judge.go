@@ -42,7 +42,7 @@ func (s *Sim) judge(u *upgrader, w *plan.World, d *plan.Decision) {
 		if t.Armed && t.Partition < protected(t) && !raises(d, t.Name) && !d.Succeeded() {
 			s.fail("4: %s leaves the partition of %s at %d, %d replicas are to be protected", u.name, t.Name, t.Partition, protected(t))
 		}
-		if d.Done && (!atRest(t) || !s.isKnown(t.UpdateRevision)) {
+		if d.Done && (!atRest(t) || !s.arb.proven[t.UpdateRevision]) {
 			s.fail("6: %s calls the plan complete, and %s is not at rest, or the arbiter does not know %s: %s", u.name, t.Name, t.UpdateRevision, brief(t))
 		}
 	}

@@ -187,27 +187,9 @@ func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
 		n.act(p)
 		return
 	}
-	n.giveUp(i, t, r)
-}
-
-// giveUp releases the lease of a replica that was taken back.
-func (n *next) giveUp(i int, t *Target, r *Replica) {
-	switch {
-	case n.strange(t, r):
-		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise is still updating %s", r.Name)
-	case r.Lease != nil && r.Lease.Pinned && r.Hold && r.Verified == r.Revision:
-		// The template has moved on while it was given back to duty. What was verified stays
-		// verified, and the arbiter would never hear of it if the template came back.
-		n.release(r, true, r.Revision)
-	default:
-		n.release(r, false, "")
-	}
-}
-
-// strange says whether Kruise is updating a leased pod to a template that this cache does not
-// show yet. A plan that leaves does not wait for it: there must be a way out.
-func (n *next) strange(t *Target, r *Replica) bool {
-	return r.Lease != nil && r.State == StateUpdating && !t.isNew(r) && !n.leaving(t)
+	// What may have been verified under this lease the arbiter does not hear: should the template
+	// come back it keeps the replica from duty, says so, and it is verified again.
+	n.release(r, false, "")
 }
 
 func (n *next) release(r *Replica, upgraded bool, revision string) {
@@ -341,7 +323,8 @@ func (n *next) readmit(i int, t *Target, r *Replica) {
 		p.Gate = new(true)
 		n.act(p)
 	default:
-		n.release(r, true, t.UpdateRevision)
+		// Nothing was verified under a lease that is not pinned.
+		n.release(r, r.Lease != nil && r.Lease.Pinned, t.UpdateRevision)
 	}
 	n.sayOf(i, rankDoing, Readmitting, "giving %s back", r.Name)
 }

@@ -155,14 +155,14 @@ func TestUndo(t *testing.T) {
 			want: []string{"release L-web-1 undone"}, reason: Undoing,
 		},
 		{
-			name: "what was verified before the template moved on is told to the arbiter all the same",
+			name: "what was verified before the template moved on is not told to the arbiter: it is verified again if the template comes back",
 			world: func() *World {
 				w := rollout(2)
 				w.web().UpdateRevision = "v3"
 				readmitted(w.pod(1)).Fenced = 7
 				return w
 			},
-			want: []string{"release L-web-1 upgraded v2"}, reason: Undoing,
+			want: []string{"release L-web-1 undone"}, reason: Undoing,
 		},
 		{
 			name:  "a duty that is not known for a moment takes nothing back, as the pin asks again",
@@ -261,6 +261,21 @@ func TestAfterRelease(t *testing.T) {
 			name:  "then its lease is released with what was reached",
 			world: func() *World { w := rollout(2); readmitted(w.pod(1).gated(true)); return w },
 			want:  []string{"release L-web-1 upgraded v2"}, reason: Readmitting,
+		},
+		{
+			name:  "a verification that did not end the lease is not ours",
+			world: func() *World { w := rollout(2); readmitted(w.pod(1)).Fenced = 6; return w },
+			want:  []string{"patch web-1 state=Updated verified=v2 fence=7"}, reason: Readmitting,
+		},
+		{
+			name: "nor is one on a replica that came back new and is leased to be verified",
+			world: func() *World {
+				w := rollout(2)
+				r := w.pod(1).reborn("v2").lease()
+				r.Hold, r.Verified = true, "v2"
+				return w
+			},
+			reason: Verifying, says: "not yet well",
 		},
 		{
 			name: "the reason of the pod stands in the plan while it may still recover",
@@ -377,7 +392,7 @@ func TestAfterRelease(t *testing.T) {
 // readmitted is an upgraded replica whose hold is back and whose lease is not released yet.
 func readmitted(r *Replica) *Replica {
 	r.update().Hold, r.Grant, r.Note = true, false, Note{}
-	r.Verified, r.State = "v2", StateNormal
+	r.Verified, r.Fenced, r.State = "v2", r.Lease.Token, StateNormal
 	return r
 }
 

@@ -58,9 +58,9 @@ func (t *Target) rawStep(w *World, r *Replica, now time.Time) Step {
 		return StepMissing
 	case r.released() && !t.isNew(r):
 		return StepReleased
-	case t.isNew(r) && (r.Verified != t.UpdateRevision || r.released() || r.Unverified && !r.fenced()):
-		// The write that releases takes an earlier verification off, and the one that notes
-		// another puts the hold on: what stands on a released pod is not ours.
+	case t.isNew(r) && (r.Verified != t.UpdateRevision || !r.Hold || (r.Unverified || r.Lease != nil) && !r.fenced()):
+		// What notes a verification puts the hold on, and ends the lease for the pod, in the same
+		// write; what takes the hold off takes an earlier one off: any other is not ours.
 		return StepVerifying
 	case t.isNew(r) && (r.Lease != nil || r.unconfirmed()):
 		return StepReadmitting
