@@ -31,6 +31,7 @@ import (
 
 	"offduty.dev/api/v1alpha1"
 	"offduty.dev/arbiter/duty"
+	"offduty.dev/arbiter/lease"
 	"offduty.dev/arbiter/metrics"
 	"offduty.dev/arbiter/policy"
 	"offduty.dev/arbiter/roster"
@@ -386,11 +387,12 @@ func toPod(p *corev1.Pod) roster.Pod {
 		Down: !slices.ContainsFunc(p.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.State.Running != nil }),
 		Held: p.Labels[v1alpha1.HoldLabel] == "true" && confirmed(p.Labels[stateLabel]),
 	}
-	lease := p.Annotations[v1alpha1.LeaseAnnotation]
-	out.LeaseID, _, _ = strings.Cut(lease, "/")
+	note := p.Annotations[v1alpha1.LeaseAnnotation]
+	out.LeaseID, _, _ = strings.Cut(note, "/")
 	out.Verified = p.Annotations[v1alpha1.VerifiedAnnotation]
-	for _, s := range []string{lease[strings.LastIndexByte(lease, '/')+1:], p.Annotations[v1alpha1.FencedAnnotation]} {
-		if token, err := strconv.ParseInt(s, 10, 64); err == nil {
+	for _, s := range []string{note[strings.LastIndexByte(note, '/')+1:], p.Annotations[v1alpha1.FencedAnnotation]} {
+		// One that nobody can have given must not hide the other.
+		if token, err := strconv.ParseInt(s, 10, 64); err == nil && token <= lease.MaxToken {
 			out.Token = max(out.Token, token)
 		}
 	}
