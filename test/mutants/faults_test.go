@@ -130,6 +130,10 @@ var faults = []fault{
 	one("what somebody writes on a leased replica is believed, whomever the arbiter keeps from duty", step,
 		`(r.Unverified || r.Lease != nil) && !r.fenced()`, `false`, "3").
 		and(replica, `n.release(r, r.Lease != nil && r.Lease.Pinned, t.UpdateRevision)`, `n.release(r, true, t.UpdateRevision)`),
+	one("a pod that Kruise is updating is not held anew", step,
+		` || r.State == StateUpdating && !t.isNew(r))`, `)`, "1"),
+	one("whom the arbiter keeps from duty is not verified", step,
+		`(r.Unverified || r.Lease != nil)`, `(r.Lease != nil)`, "6"),
 	one("released holds are put on again", step,
 		`r.Exists && !r.Terminating && !r.released() &&
 `, `r.Exists && !r.Terminating &&

@@ -42,6 +42,9 @@ var moreIncidents = []form{
 		}
 		return d.broken
 	}),
+	act("somebody takes the hook off <set>", func(d *director, w words) error { d.s.unhook(w[0]); return nil }),
+	act("somebody puts back the settings of <set>", func(d *director, w words) error { d.s.resettle(w[0]); return nil }),
+	act("the user creates a plan", func(d *director, _ words) error { d.s.away = false; d.s.createPlan(); return nil }),
 	act("no image can be pulled for <time>", func(d *director, w words) error { d.s.noPulls = d.s.now.Add(span(w[0])); return nil }),
 }
 

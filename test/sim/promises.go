@@ -53,8 +53,8 @@ func (s *Sim) disturbed(set Set, p Pod, how string) {
 	switch {
 	case !ok || q.UID != p.UID:
 		return // the pod is gone
-	case set.Foreign && !p.Hold && !leased, set.Unhooked:
-		// Somebody lowered the partition, or took the hook off while it was lowered for a replica
+	case set.Foreign && (!p.Hold || set.Plan == "") && !leased, set.Unhooked:
+		// Somebody lowered the partition, perhaps of a set that no plan has, or took the hook off while it was lowered for a replica
 		// that was drained: Kruise updates as many as it was lowered for, and whom it knows first.
 		if s.excused[p.UID] != p.RV {
 			s.foreign++
@@ -177,7 +177,7 @@ func (s *Sim) ended(by string, a plan.ReleaseLease) {
 	switch {
 	case !ok || p.Terminating:
 	case a.Upgraded && s.verified[p.Name] != a.Revision:
-		s.fail("3: %s tells the arbiter that %s was verified, and no upgrader has", u.name, p.Name)
+		s.fail("3: %s tells the arbiter that %s was verified, and no upgrader has", by, p.Name)
 	case a.Upgraded && p.UID == a.Lease.Instance && !p.updateDone():
 		s.fail("3: %s gives %s back, whose update has not ended", by, p.Name)
 	case p.released():
