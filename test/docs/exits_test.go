@@ -30,6 +30,7 @@ var exits = map[string]exit{
 	"WaitingForHandover": {"upgrader/session", "TestAHandoverThatDoesNotComeIsAwaitedForATime", ""},
 	"HandoverRefused":    e2e("TestEachWaitHasAWayOut", "HandoverRefused as duty is named: others are named"),
 	"WaitingForLease":    e2e("TestEachWaitHasAWayOut", "WaitingForLease at the floor: the floor is lowered"),
+	"LeaseOutdated":      {"upgrader/session", "TestLeasesThatAreOfNoUseAreAskedForEverMoreSeldom", ""},
 	"PinRefused":         {"upgrader/session", "TestAnArbiterThatNeverPinsIsAskedLessAndLess", ""},
 	"WaitingForPod":      e2e("TestEachWaitHasAWayOut", "WaitingForPod as a quota allows no more: the quota is lifted"),
 	"WaitingForKruise":   e2e("TestCrashMatrix", "Kruise is frozen"),

@@ -16,6 +16,7 @@ const (
 	trust     = "arbiter/roster/trust.go"
 	applyGo   = "upgrader/apply/apply.go"
 	setGo     = "upgrader/kruise/set.go"
+	sessionGo = "upgrader/session/session.go"
 )
 
 // first is a seed at which it was seen.
@@ -142,14 +143,18 @@ var faults = []fault{
 		`r.Hold && (r.State == StateUpdated || r.State == StateAbsent)`, `r.Hold && false`, "1"),
 
 	// A set.
+	one("what was granted long ago, or to another leader, is begun", replica,
+		`case r.outdated():`, `case false:`, "2"),
+	one("what a later leader has noted is not heeded", nextGo,
+		`n.adopted = n.doubt == ""`, `n.adopted, n.doubt = true, ""`, "5"),
 	one("a leader acts on what a later one has armed", target, `if t.ArmedTerm > n.w.Term {`, `if false {`, "1", "5", "7"),
 	one("a new leader does not put its term on the set", target,
 		`if t.ArmedTerm != n.w.Term && (t.busy()`, `if false && (t.busy()`, "1", "5"),
 	one("a new leader acts on a set before it has adopted", target,
-		`if !n.leaving(t) && !n.w.Arbiter.Adopted && t.busy() {`, `if false {`, "1", "5"),
+		`if n.doubt != "" || !n.leaving(t) && !n.adopted && t.busy() {`, `if false {`, "1", "5"),
 	one("a set is taken over before the status names it", target, `if !t.Listed {`, `if false {`, "7"),
 	one("a set is taken over before the arbiter has answered", target,
-		`if n.w.Arbiter.Blocked != nil || !n.w.Arbiter.Adopted {
+		`if n.w.Arbiter.Blocked != nil || !n.adopted {
 		return false`, `if false {
 		return false`, "7", "8"),
 	one("the partition is not raised", target,
@@ -216,7 +221,7 @@ var faults = []fault{
 	one("a plan goes before its sets are given back", leaveGo, `if settled && n.leases == 0 {`, `if n.leases == 0 {`, "7"),
 
 	// The plan.
-	one("a new leader does not adopt", arbitrate, `case !a.Adopted:`, `case false:`, "6"),
+	one("a new leader does not adopt", arbitrate, `case !n.adopted:`, `case false:`, "6"),
 	one("leases that are there do not count against maxUnavailable", arbitrate,
 		`return max(m, 1) - n.leases`, `return max(m, 1)`, "2"),
 	one("a percentage is rounded up", arbitrate, `m = m * n.total / 100`, `m = (m*n.total + 99) / 100`, "2"),
@@ -321,6 +326,8 @@ var faults = []fault{
 	}`, `	if !a.Lease.Pinned {
 		defer func() { _ = r.pin(ctx, a.Pod, a.Lease) }()
 	}`, "1"),
+	inReal("a lease for which another leader asked is as good as one of its own", sessionGo,
+		`return h.asked.IsZero() || s`, `return !h.asked.IsZero() && s`, "2"),
 	inReal("a pin that is not answered is believed", applyGo, `		if err := r.pin(ctx, a.Pod, a.Lease); err != nil {
 			return err`, `		if err := r.pin(ctx, a.Pod, a.Lease); err != nil && !errors.Is(err, arbiter.ErrOutcomeUnknown) {
 			return err`, "1"),

@@ -33,6 +33,8 @@ type arbiter struct {
 	renewed map[string]time.Time
 	// late are the leases, by ID, that were granted when nobody waited for them any more.
 	late map[string]bool
+	// grants are all leases that were granted, by ID.
+	grants map[string]grant
 	// known are the pods as the roster sees them, at a position of the cache.
 	known   map[string]roster.Pod
 	knownAt int
@@ -58,7 +60,7 @@ type seen struct {
 }
 
 func newArbiter(s *Sim) *arbiter {
-	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api), proven: map[string]bool{}, adopter: map[string]int64{}, renewed: map[string]time.Time{}, late: map[string]bool{}}
+	a := &arbiter{s: s, record: roster.Record{}.Clone(), cache: newCache(s.api), proven: map[string]bool{}, adopter: map[string]int64{}, renewed: map[string]time.Time{}, late: map[string]bool{}, grants: map[string]grant{}}
 	a.table = lease.Table{Epoch: "e"}
 	a.table = a.table.Clone()
 	a.restart()

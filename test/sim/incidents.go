@@ -34,6 +34,16 @@ var moreIncidents = []form{
 		d.s.change(w[0], "user", "takes the note off", func(p *Pod) { p.Note = plan.Note{} })
 		return nil
 	}),
+	act("the former leader wakes, does what it was about to do, hears of pods, and decides anew", func(d *director, _ words) error {
+		u := d.s.frozen[0]
+		d.finish(u)
+		for u.cache.nextPod(d.s.api) {
+		}
+		u.step()
+		d.finish(u)
+		d.s.frozen = d.s.frozen[1:]
+		return d.broken
+	}),
 	among("the call in which the upgrader <request> is late", requestForm, func(d *director, w words) error { d.s.delayed = w[0]; return nil }),
 	act("what is under way arrives", func(d *director, _ words) error {
 		for len(d.s.flying) > 0 && !d.over() {
@@ -46,6 +56,14 @@ var moreIncidents = []form{
 	act("somebody puts back the settings of <set>", func(d *director, w words) error { d.s.resettle(w[0]); return nil }),
 	act("the user creates a plan", func(d *director, _ words) error { d.s.away = false; d.s.createPlan(); return nil }),
 	act("no image can be pulled for <time>", func(d *director, w words) error { d.s.noPulls = d.s.now.Add(span(w[0])); return nil }),
+}
+
+// finish lets an upgrader go on until its decision is carried out.
+func (d *director) finish(u *upgrader) {
+	for u.proc != nil && !d.over() {
+		u.step()
+		d.after(func() bool { return false })
+	}
 }
 
 func (d *director) pod(w words) Pod { return d.s.api.pods[w[0]] }

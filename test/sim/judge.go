@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"offduty.dev/arbiter/lease"
 	"offduty.dev/arbiter/roster"
@@ -145,6 +146,10 @@ func (s *Sim) judgePatch(u *upgrader, w *plan.World, a plan.PatchPod) {
 		s.fail("5: %s patches %s and does not name the pod: another one may get it", u.name, a.Pod)
 	case t.ArmedTerm > w.Term, w.Arbiter.Adopted && r.Lease != nil && r.Note.ID == r.Lease.ID && r.Note.Token > r.Lease.Token:
 		s.fail("5: %s patches %s, which a later leader has", u.name, a.Pod)
+	case a.Why != plan.Holding && s.later(u, t) != "":
+		s.fail("5: %s patches %s, and what %s bears is a later leader's", u.name, a.Pod, s.later(u, t))
+	case a.Why == plan.Draining && r.Note.ID != r.Lease.ID && s.lookedAway(u, r.Lease) != "" && !r.GateClosed:
+		s.fail("2: %s begins with %s, and %s", u.name, a.Pod, s.lookedAway(u, r.Lease))
 	case a.Note != nil && !w.Arbiter.Adopted && !w.Policy.Deleting && !t.Leaving:
 		s.fail("5: %s patches %s before it has adopted the leases", u.name, a.Pod)
 	case a.Verified != nil && *a.Verified != "" && a.Why == plan.Readmitting && (r.Lease == nil && r.Note.ID == "" || r.Lease != nil && !r.Lease.Pinned):
@@ -152,6 +157,43 @@ func (s *Sim) judgePatch(u *upgrader, w *plan.World, a plan.PatchPod) {
 	case a.Verified != nil && *a.Verified != "" && a.Why == plan.Readmitting && !s.longReady(u, w, r):
 		s.fail("3: %s calls %s verified, which is not ready or has not been for long: since %s, it is %s", u.name, a.Pod, r.FitSince, u.now())
 	}
+}
+
+// noteGrant notes a lease, if it is new.
+func (a *arbiter) noteGrant(by caller, l lease.Lease) {
+	if _, known := a.grants[l.ID]; !known {
+		a.grants[l.ID], a.late[l.ID] = grant{by.name, by.term, a.s.now}, a.s.landing
+	}
+}
+
+// grant is who got a lease, in which term, and when.
+type grant struct {
+	to   string
+	term int64
+	at   time.Time
+}
+
+// later returns a replica of a set that bears the note of a lease which was granted to a later
+// leader of the same plan; "" if none does.
+func (s *Sim) later(u *upgrader, t *plan.Target) string {
+	for i := range t.Pods {
+		if g, ok := s.arb.grants[t.Pods[i].Note.ID]; ok && g.term > u.term {
+			return t.Pods[i].Name
+		}
+	}
+	return ""
+}
+
+// lookedAway says why the arbiter's look at the floor, when it granted a lease, says nothing any
+// more; "" while it does.
+func (s *Sim) lookedAway(u *upgrader, l *plan.Lease) string {
+	switch g := s.arb.grants[l.ID]; {
+	case g.to != u.name:
+		return "its lease was granted to " + g.to
+	case s.now.Sub(g.at) >= s.cfg.TTL/2:
+		return fmt.Sprintf("the arbiter has looked at the floor %s ago", s.now.Sub(g.at))
+	}
+	return ""
 }
 
 // longReady says whether a replica is well and has been for as long as the plan wants, by the
@@ -283,9 +325,7 @@ func (a *arbiter) granted(by caller, r lease.AcquireRequest, got lease.Acquired,
 			a.s.fail("2: %s is leased, and %d serve without it, the floor is %d", l.Replica, left, a.s.cfg.Floor)
 		}
 		a.renewed[l.ID] = a.s.now
-		if a.s.landing && (!had || was.ID != l.ID) {
-			a.late[l.ID] = true
-		}
+		a.noteGrant(by, l)
 	}
 	for _, l := range a.table.Leases {
 		if l.RequestID == r.RequestID {

@@ -23,7 +23,7 @@ func (r *stack) compare(scene *observe.Scene) {
 	state := u.told()
 	arb := scene.View.Arbiter
 	arb.Orphans, arb.Condemned = nil, nil
-	mirrored, _ := u.observe(state, arb, leases)
+	mirrored, _ := u.observe(state, arb, leases, scene.View.Doubted)
 	real := scene.World
 	real.LastProgress = time.Time{} // a deadline that no run reaches
 	real.Arbiter.Orphans, real.Arbiter.Condemned = bareLeases(real.Arbiter.Orphans), bareLeases(real.Arbiter.Condemned)

@@ -30,6 +30,8 @@ const (
 	Asking                 // that an application asks before it works
 	Evidence               // that a handover is believed when it is seen
 	Proof                  // that a revision is proven before a set that looks at rest is taken for it
+	Looking                // that the arbiter looks anew at the floor before anything is begun late
+	Heeding                // that what a later leader has noted is heeded
 	Counting               // that what the holder has among the candidates counts
 	Monotonic              // that the arbiter counts time by what passes, and not by the wall clock
 	Announcing             // that a set says that it is given back before any hold goes
@@ -37,7 +39,7 @@ const (
 
 var safeguards = []string{
 	"nothing", "precondition", "pin", "hold", "ban", "partition", "priority", "lasting", "expiring",
-	"verification", "keeping", "returning", "asking", "evidence", "proof", "counting", "monotonic", "announcing",
+	"verification", "keeping", "returning", "asking", "evidence", "proof", "looking", "heeding", "counting", "monotonic", "announcing",
 }
 
 // Safeguards are the names of what a run can be without.

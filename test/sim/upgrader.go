@@ -49,6 +49,9 @@ type session struct {
 	adopted  bool
 	retired  bool // the arbiter has let go of the plan
 	token    int64
+	highest  int64 // token that it was given, or shown when it adopted
+	vouched  map[plan.Note]bool
+	noted    map[plan.Note]bool // on the pods on which it decided last
 	leases   map[string]*held
 	request  int
 	refused  *refusal
@@ -63,6 +66,7 @@ type session struct {
 type held struct {
 	lease.Lease
 	until             time.Time // surely valid until
+	asked             time.Time
 	sure, shown, gone bool
 }
 
@@ -183,8 +187,8 @@ func (u *upgrader) catchUp(pause func(), d *plan.Decision) bool {
 func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	state := u.told()
 	u.viewed = state.revision
-	a := plan.Arbiter{Adopted: u.adopted}
 	live := !u.s.now.Before(u.s.cut)
+	a := plan.Arbiter{Adopted: u.adopted, Doubted: u.adopted && live && state.highest(u.holder) > u.highest}
 	if !live {
 		a.Blocked = &plan.Blocker{Reason: plan.ArbiterUnreachable, Retry: true, Message: "the arbiter cannot be reached"}
 	}
@@ -194,11 +198,7 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 		u.reconcileLeases(state)
 	}
 	if !u.adopted {
-		for name, r := range state.replicas {
-			if l := r.Lease; l.Holder == u.holder {
-				leases[name] = plan.Lease{ID: l.ID, Replica: name, Token: l.Token, Instance: l.Instance, Pinned: l.Phase == lease.Pinned}
-			}
-		}
+		u.foreign(state, leases)
 	}
 	for name, h := range u.leases {
 		leases[name] = u.lease(h)
@@ -214,6 +214,33 @@ func (u *upgrader) view() (snapshot, plan.Arbiter, map[string]plan.Lease) {
 	}
 	a.HandoverFrom = u.handover.from
 	return state, a, leases
+}
+
+// foreign is session.foreign: leases that an earlier leader left.
+func (u *upgrader) foreign(state snapshot, leases map[string]plan.Lease) {
+	for name, r := range state.replicas {
+		if l := r.Lease; l.Holder == u.holder {
+			leases[name] = plan.Lease{ID: l.ID, Replica: name, Token: l.Token, Instance: l.Instance, Pinned: l.Phase == lease.Pinned}
+		}
+	}
+}
+
+// highest is session.shown: the highest token of a holder's leases.
+func (s *snapshot) highest(holder string) (highest int64) {
+	for _, r := range s.replicas {
+		if r.Lease.Holder == holder {
+			highest = max(highest, r.Lease.Token)
+		}
+	}
+	return highest
+}
+
+// doubts is session.View.Doubted.
+func (u *upgrader) doubts(n plan.Note) bool {
+	if n.ID != "" {
+		u.noted[n] = true
+	}
+	return u.adopted && n.ID != "" && n.Token > u.highest && !u.vouched[n] && u.s.cfg.Without != Heeding
 }
 
 // gone says whether the arbiter has let go of the plan.
@@ -245,16 +272,19 @@ func (u *upgrader) lease(h *held) plan.Lease {
 	return plan.Lease{
 		ID: h.ID, Replica: h.Replica, Token: h.Token, Instance: h.Instance, Pinned: pinned,
 		Valid: valid, Lost: h.gone || h.sure && !valid,
+		Outdated: (h.asked.IsZero() || u.now().Sub(h.asked) >= u.s.cfg.TTL/2) && u.s.cfg.Without != Looking,
 	}
 }
 
 // world is observe.World of what the conversation knows.
 func (u *upgrader) world() (w *plan.World, stale bool) {
-	return u.observe(u.view())
+	u.noted = map[plan.Note]bool{}
+	state, arb, leases := u.view()
+	return u.observe(state, arb, leases, u.doubts)
 }
 
 // observe is observe.World.
-func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]plan.Lease) (w *plan.World, stale bool) {
+func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]plan.Lease, doubts func(plan.Note) bool) (w *plan.World, stale bool) {
 	p := &u.doing
 	w = &plan.World{Policy: p.policy, Arbiter: arb, Term: u.term}
 	w.Policy.Paused, w.Policy.Deleting = p.paused, p.deleting
@@ -268,7 +298,8 @@ func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]p
 		stale = stale || late
 		read[t.name] = true
 		for j := range next.Pods {
-			known[next.Pods[j].Name] = true
+			r := &next.Pods[j]
+			known[r.Name], r.Doubted = true, r.Exists && doubts(r.Note)
 		}
 		w.Targets = append(w.Targets, next)
 	}
@@ -605,18 +636,30 @@ func (u *upgrader) adopt(pause func()) {
 	if u.holder != u.s.plan.uid {
 		u.s.fail("7: %s adopts for %s, which has gone", u.name, u.holder)
 	}
-	u.adopted, u.token, u.leases, u.request = true, token, map[string]*held{}, 0
-	for _, l := range leases {
-		u.track(l)
-	}
+	u.adopts(token, leases)
 	u.s.tell(u.name, "adopts with token %d", token)
 }
 
+// adopts is what session.Adopt does with the answer.
+func (u *upgrader) adopts(token int64, leases []lease.Lease) {
+	old, state := u.leases, u.s.arb.shown[u.viewed]
+	u.adopted, u.token, u.leases, u.request = true, token, map[string]*held{}, 0
+	u.highest, u.vouched = max(token, state.highest(u.holder)), u.noted
+	for _, l := range leases {
+		asked := time.Time{}
+		if h := old[l.Replica]; h != nil && h.ID == l.ID {
+			asked = h.asked
+		}
+		u.track(l, asked)
+	}
+}
+
 // track notes a lease; it is not sure before it was renewed.
-func (u *upgrader) track(l lease.Lease) {
+func (u *upgrader) track(l lease.Lease, asked time.Time) {
+	u.highest = max(u.highest, l.Token)
 	h := u.leases[l.Replica]
 	if h == nil || h.ID != l.ID {
-		h = &held{}
+		h = &held{asked: asked}
 		u.leases[l.Replica] = h
 	}
 	h.Lease, h.gone = l, l.Phase == lease.Expired
@@ -632,7 +675,7 @@ func (u *upgrader) acquire(a plan.Acquire) {
 		r.Candidates = append(r.Candidates, lease.Candidate{Replica: c.Replica, Instance: c.UID})
 	}
 	var got lease.Acquired
-	by := u.caller()
+	by, asked := u.caller(), u.now()
 	if !u.call(func(now time.Time) {
 		before, leases := u.s.arb.serving(), maps.Clone(u.s.arb.table.Leases)
 		got = u.s.arb.acquire(r, now)
@@ -650,7 +693,7 @@ func (u *upgrader) acquire(a plan.Acquire) {
 		no = got.Refused[0].Refusal
 	}
 	for _, l := range got.Leases {
-		u.track(l)
+		u.track(l, asked)
 		u.s.tell(u.name, "has the lease %s on %s", l.ID, l.Replica)
 	}
 	if u.refuse(&u.refused, no); u.refused != nil {
@@ -807,7 +850,7 @@ func (u *upgrader) pin(pod string, l plan.Lease) bool {
 		return false
 	}
 	if no == nil {
-		u.track(*pinned)
+		u.track(*pinned, time.Time{})
 		u.s.tell(u.name, "pins %s on %s", l.ID, pod)
 		return true
 	}

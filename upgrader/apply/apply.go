@@ -194,7 +194,7 @@ func (r *run) release(ctx context.Context, a plan.ReleaseLease) error {
 	if a.Upgraded {
 		outcome = arbiter.Upgraded
 	}
-	if err := r.ses.Release(ctx, a.Lease, outcome, a.Revision); err != nil {
+	if err := r.ses.Release(ctx, a.Lease, outcome, a.Revision, a.Unused); err != nil {
 		return err
 	}
 	r.Metrics.GaveBack(a.Upgraded)

@@ -514,6 +514,7 @@ func (s *Scene) replica(i int, name string, pod *corev1.Pod, set *kruisev1beta1.
 	}
 	if pod != nil {
 		fill(&r, pod, set, s.Plan)
+		r.Doubted = s.View.Doubted(r.Note)
 	}
 	return r
 }

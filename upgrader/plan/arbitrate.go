@@ -13,9 +13,8 @@ func (n *next) arbitrate() {
 		n.sayBlocked(a.Blocked)
 		n.ask()
 		return
-	case !a.Adopted:
-		n.act(Adopt{})
-		n.say(rankDoing, AcquiringLeases, "taking over the leases of this plan")
+	case !n.adopted:
+		n.adopt(AcquiringLeases, "taking over the leases of this plan")
 		return
 	}
 	for _, l := range a.Orphans {
@@ -45,6 +44,16 @@ func (n *next) arbitrate() {
 	case busy.busy > 0:
 		n.handover(busy)
 	}
+}
+
+// adopt makes this upgrader the only actor, or shows that another is.
+func (n *next) adopt(reason Reason, what string) {
+	n.act(Adopt{})
+	if n.doubt != "" {
+		n.say(rankDoing, reason, "%s that this upgrader was not given: asking the arbiter whether another has taken over", n.doubt)
+		return
+	}
+	n.say(rankDoing, reason, "%s", what)
 }
 
 // ask asks an arbiter again that could not serve the plan, when it is time. What is said

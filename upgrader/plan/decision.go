@@ -65,6 +65,8 @@ type ReleaseLease struct {
 	Lease    Lease
 	Upgraded bool
 	Revision string
+	// Unused: nothing was begun under it, as it was outdated. It is asked for again.
+	Unused bool
 }
 
 // ApplySet takes a set over, or changes its partition. Precondition: ResourceVersion.

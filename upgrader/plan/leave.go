@@ -104,9 +104,8 @@ func (n *next) leave(settled bool) {
 		n.ask()
 		n.sayBlocked(&Blocker{Reason: a.Blocked.Reason, Retry: a.Blocked.Retry, Message: "the plan's leases cannot be released: " + a.Blocked.Message})
 		return
-	case a.Blocked == nil && !a.Adopted:
-		n.act(Adopt{})
-		n.say(rankDoing, Leaving, "taking over the leases of this plan, to give them back")
+	case a.Blocked == nil && !n.adopted:
+		n.adopt(Leaving, "taking over the leases of this plan, to give them back")
 		return
 	}
 	for _, l := range a.Orphans {

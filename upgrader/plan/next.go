@@ -33,7 +33,7 @@ func Next(w *World, now time.Time) Decision {
 	switch {
 	case w.Policy.Deleting:
 		n.leave(settled)
-	case n.work > 0 || len(w.Arbiter.Orphans)+len(w.Arbiter.Condemned) > 0 || w.Arbiter.Frozen:
+	case n.work > 0 || n.doubt != "" || len(w.Arbiter.Orphans)+len(w.Arbiter.Condemned) > 0 || w.Arbiter.Frozen:
 		n.arbitrate()
 	}
 	return n.conclude()
@@ -67,7 +67,11 @@ type next struct {
 	leases   int // leases of this plan
 	idling   int // of these on replicas that cannot go on by themselves
 	standby  int // upgraded, idle and fit to take over duty
-	recheck  time.Duration
+	// adopted: the leases were adopted in this term, and nothing shows that somebody else may
+	// have since. doubt says what does; "": nothing.
+	adopted bool
+	doubt   string
+	recheck time.Duration
 
 	sets       []tally
 	lost       []string   // the replicas that failed
@@ -89,6 +93,7 @@ type tally struct {
 
 // survey counts what decisions about the whole plan need.
 func (n *next) survey() {
+	n.doubts()
 	n.leases = len(n.w.Arbiter.Orphans) + len(n.w.Arbiter.Condemned)
 	for i := range n.w.Targets {
 		t := &n.w.Targets[i]
@@ -107,6 +112,28 @@ func (n *next) survey() {
 			n.surveyReplica(t, &t.Pods[j], &n.sets[i])
 		}
 	}
+}
+
+// doubts looks for what a later leader has written. This one may have been frozen, and what it
+// sees of pods may be newer than what it sees of their set: it must not take back what its
+// successor does. Anybody may have written a note, so that the arbiter is asked by adopting: it
+// refuses whoever was succeeded.
+func (n *next) doubts() {
+	if n.adopted = n.w.Arbiter.Adopted; !n.adopted {
+		return
+	}
+	if n.w.Arbiter.Doubted {
+		n.doubt = "the arbiter shows a lease"
+	}
+	for i := range n.w.Targets {
+		t := &n.w.Targets[i]
+		for j := range t.Pods {
+			if t.Pods[j].Doubted {
+				n.doubt = t.Pods[j].Name + " bears the note of a lease"
+			}
+		}
+	}
+	n.adopted = n.doubt == ""
 }
 
 func (n *next) surveyLeases(t *Target) {

@@ -57,6 +57,7 @@ const (
 	Unschedulable  Reason = "Unschedulable"
 	NotReady       Reason = "NotReady"
 	LeaseLost      Reason = "LeaseLost"
+	LeaseOutdated  Reason = "LeaseOutdated"
 	DutyChanged    Reason = "DutyChanged"
 	PodReplaced    Reason = "PodReplaced"
 	WrongPodChosen Reason = "WrongPodChosen"

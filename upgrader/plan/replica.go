@@ -99,6 +99,8 @@ func (n *next) undoReason(t *Target, r *Replica) Reason {
 		return PodReplaced
 	case r.Duty == Working:
 		return DutyChanged
+	case r.outdated():
+		return LeaseOutdated
 	case r.fenced():
 		return LeaseLost // last: our own undo fences, too, and keeps its reason
 	}
@@ -193,10 +195,11 @@ func (n *next) undo(i int, t *Target, r *Replica, why Reason) {
 }
 
 func (n *next) release(r *Replica, upgraded bool, revision string) {
-	if r.Lease == nil || !n.w.Arbiter.Adopted || n.w.Arbiter.Blocked != nil {
+	if r.Lease == nil || !n.adopted || n.w.Arbiter.Blocked != nil {
 		return
 	}
-	n.act(ReleaseLease{Lease: *r.Lease, Upgraded: upgraded, Revision: revision})
+	unused := !upgraded && n.undoReason(&n.w.Targets[r.Target], r) == LeaseOutdated
+	n.act(ReleaseLease{Lease: *r.Lease, Upgraded: upgraded, Revision: revision, Unused: unused})
 }
 
 func (n *next) sayUpgrading(i int, t *Target, r *Replica) {

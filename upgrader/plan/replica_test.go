@@ -143,6 +143,27 @@ func TestUndo(t *testing.T) {
 			world: chosen(func(_ *World, r *Replica) { r.Fenced = 7 }), want: raise, reason: Undoing,
 		},
 		{
+			name: "what was asked for long ago, or by another leader, is given back before anything is begun: the pod first",
+			world: chosen(func(w *World, r *Replica) {
+				w.web().Partition = 2
+				r.Grant, r.Note, r.State, r.Lease.Outdated = false, Note{}, StateNormal, true
+			}),
+			want: []string{"patch web-1 fence=7"}, reason: Undoing, says: "LeaseOutdated",
+		},
+		{
+			name: "and then the lease, of which the arbiter's conversation hears that it was of no use",
+			world: chosen(func(w *World, r *Replica) {
+				w.web().Partition = 2
+				r.Grant, r.Note, r.State, r.Lease.Outdated, r.Fenced = false, Note{}, StateNormal, true, 7
+			}),
+			want: []string{"release L-web-1 unused"}, reason: Undoing, says: "LeaseOutdated",
+		},
+		{
+			name:  "what was begun is gone on with, however long ago it was asked for: the pin looks at the floor",
+			world: chosen(func(_ *World, r *Replica) { r.Lease.Outdated = true }),
+			want:  []string{"commit web-1 L-web-1 pinned=false"}, reason: Releasing,
+		},
+		{
 			name:  "a leader that meets a later token stops",
 			world: chosen(func(_ *World, r *Replica) { r.Note.Token = 9 }), reason: Succeeded,
 		},

@@ -140,6 +140,9 @@ func line(a Action) string {
 		if a.Upgraded {
 			return "release " + a.Lease.ID + " upgraded " + a.Revision
 		}
+		if a.Unused {
+			return "release " + a.Lease.ID + " unused"
+		}
 		return "release " + a.Lease.ID + " undone"
 	case ApplySet:
 		s := fmt.Sprintf("apply %s partition %d (%s)", a.Target, a.Partition, a.Why)

@@ -109,6 +109,14 @@ func (r *Replica) noted() bool {
 // decided on the touched pod (docs/decisions/0001-fences-are-tokens.md).
 func (r *Replica) fenced() bool { return r.Lease != nil && r.Fenced >= r.Lease.Token }
 
+// outdated says whether nothing was begun under the lease of r yet, and it is too late to: the
+// arbiter looked at the floor when it granted the lease, and looks again at the pin, which is
+// after the gate was closed. Asking again makes it look anew. One that is pinned was verified
+// under it, and then the template moved on.
+func (r *Replica) outdated() bool {
+	return r.Lease != nil && r.Lease.Outdated && r.Hold && r.Note.ID != r.Lease.ID && (!r.Gated || !r.GateClosed)
+}
+
 // drained says whether traffic has left the pod, or has had its time to.
 func (r *Replica) drained(w *World, now time.Time) bool {
 	return !r.Gated || (r.GateClosed && (!r.Ready || now.Sub(r.GateSince) >= w.Policy.DrainTimeout))

@@ -80,7 +80,7 @@ func (n *next) arm(i int, t *Target) bool {
 		}
 		return true
 	}
-	if n.w.Arbiter.Blocked != nil || !n.w.Arbiter.Adopted {
+	if n.w.Arbiter.Blocked != nil || !n.adopted {
 		return false
 	}
 	if !t.Listed {
@@ -230,7 +230,7 @@ func (n *next) guard(i int, t *Target, sel selection) bool {
 		n.sayOf(i, rankWaiting, WaitingForKruise, "Kruise has not yet seen the latest change of %s", t.Name)
 		return true
 	}
-	if !n.leaving(t) && !n.w.Arbiter.Adopted && t.busy() {
+	if n.doubt != "" || !n.leaving(t) && !n.adopted && t.busy() {
 		return true
 	}
 	if t.ArmedTerm != n.w.Term && (t.busy() || n.leaving(t)) {

@@ -76,6 +76,9 @@ type Arbiter struct {
 	Blocked *Blocker
 	// Adopted: the leases were adopted in this term.
 	Adopted bool
+	// Doubted: the arbiter shows a lease of this plan with a higher token than any that this
+	// upgrader was given: a later leader may have adopted. Adopting tells.
+	Doubted bool
 	// Frozen: the arbiter lost its record and grants nothing yet.
 	Frozen bool
 	// Again is when adopting may help although Blocked; zero: not before something changes.
@@ -86,8 +89,8 @@ type Arbiter struct {
 	Refused    *Blocker
 	RefusedFor []Candidate
 	RetryAt    time.Time
-	// Futile says that the arbiter grants leases and then refuses to pin them; nil: it does
-	// not. Nothing is asked for before Patience.
+	// Futile says that the arbiter grants leases and then refuses to pin them, or grants them
+	// too late for anything to be begun; nil: it does not. Nothing is asked for before Patience.
 	Futile   *Blocker
 	Patience time.Time
 	// Outside is a replica of the group that is idle and no target's; "" if there is none.
@@ -211,6 +214,9 @@ type Replica struct {
 	WorkingDefault string
 	// Note is the lease that is written on the pod.
 	Note Note
+	// Doubted: the note has a higher token than any that this upgrader was given, and the
+	// arbiter has not said since that nobody else has adopted.
+	Doubted bool
 	// Fenced is the highest token under which nothing may be done to the pod any more:
 	// a lease with that token or a lower one has ended, or is about to.
 	Fenced int64
@@ -273,6 +279,9 @@ type Lease struct {
 	// Lost: it was in force and is not any more, as far as we can be sure. A lease that is
 	// neither was granted just now and is about to be confirmed.
 	Lost bool
+	// Outdated: another leader asked for it, or it was asked for longer ago than half its TTL.
+	// What the arbiter looked at when it granted it, the floor above all, says nothing any more.
+	Outdated bool
 	// Instance is the pod UID for which it was granted.
 	Instance string
 }

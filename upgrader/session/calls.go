@@ -22,7 +22,7 @@ func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
 		return fmt.Errorf("adopt the leases of plan %s: %w", s.key.Plan, err)
 	}
 	s.mu.Lock()
-	epoch := s.viewed.Epoch
+	epoch, shown := s.viewed.Epoch, s.shown(s.viewed)
 	s.mu.Unlock()
 	a, no, err := s.conn.Adopt(ctx, s.key.Group, s.key.Holder, term, identity, known)
 	s.cfg.Metrics.Adopted(term, no != nil, err)
@@ -40,8 +40,16 @@ func (s *Session) Adopt(ctx context.Context, known []client.Lease) error {
 	defer s.mu.Unlock()
 	old := s.leases
 	s.adopted, s.epoch, s.token, s.leases, s.request, s.useless = true, epoch, a.Token, map[string]*held{}, "", nil
+	s.highest, s.vouched = max(a.Token, shown), make(map[plan.Note]bool, len(known))
+	for _, l := range known {
+		s.vouched[plan.Note{ID: l.ID, Token: l.Token}] = true
+	}
 	for _, l := range a.Leases {
-		s.track(l)
+		asked := time.Time{}
+		if h := old[l.Replica]; h != nil && h.ID == l.ID {
+			asked = h.asked
+		}
+		s.track(l, asked)
 	}
 	for name, h := range old {
 		if s.leases[name] == nil || s.leases[name].ID != h.ID {
@@ -88,14 +96,16 @@ func (s *Session) Check(ctx context.Context) error {
 	return nil
 }
 
-// track notes a lease. The caller holds the lock.
-func (s *Session) track(l client.Lease) {
+// track notes a lease; asked is when this process asked for one that is new to it. The caller
+// holds the lock.
+func (s *Session) track(l client.Lease, asked time.Time) {
 	h := s.leases[l.Replica]
 	if h == nil || h.ID != l.ID {
-		h = &held{since: s.cfg.Now()}
+		h = &held{since: s.cfg.Now(), asked: asked}
 		s.leases[l.Replica] = h
 	}
 	h.Lease = l
+	s.highest = max(s.highest, l.Token)
 	h.gone = l.Phase == client.PhaseExpired
 	s.renewer.Track(l)
 }
@@ -114,6 +124,7 @@ func (s *Session) Acquire(ctx context.Context, candidates []client.Candidate, mo
 		Candidates: candidates, Max: most, TTL: s.cfg.TTL,
 	}
 	s.mu.Unlock()
+	sent := s.cfg.Now()
 	res, no, err := s.conn.Acquire(ctx, r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +143,7 @@ func (s *Session) Acquire(ctx context.Context, candidates []client.Candidate, mo
 		return nil, err
 	}
 	for _, l := range res.Leases {
-		s.track(l)
+		s.track(l, sent)
 		granted = append(granted, l.Replica)
 	}
 	s.refused = nil
@@ -197,8 +208,8 @@ func (s *Session) Pin(ctx context.Context, l plan.Lease) (ok bool, why string, e
 	case err != nil:
 		return false, "", err
 	case no == nil:
-		s.track(pinned)
-		s.futile, s.why, s.patience = 0, "", time.Time{}
+		s.track(pinned, time.Time{})
+		s.futile.count, s.patience = 0, time.Time{}
 		return true, "", nil
 	}
 	s.cfg.Metrics.Refused("pin", no.Reason.String())
@@ -209,17 +220,13 @@ func (s *Session) Pin(ctx context.Context, l plan.Lease) (ok bool, why string, e
 	if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
 		h.gone = true
 	}
-	s.futile++
-	s.why = short(l.Replica) + ": " + no.String()
-	s.patience = s.cfg.Now().Add(min(time.Second<<min(s.futile-1, 10), longestPatience))
+	s.vain(plan.PinRefused, short(l.Replica)+": "+no.String())
 	return false, no.String(), nil
 }
 
-// longestPatience is the longest wait after a pin that was refused; the first is a second.
-const longestPatience = 2 * time.Minute
-
-// Release gives a lease back.
-func (s *Session) Release(ctx context.Context, l plan.Lease, outcome client.Outcome, revision string) error {
+// Release gives a lease back. unused: nothing was begun under it, because it was outdated. One
+// for which another leader asked says nothing of the arbiter.
+func (s *Session) Release(ctx context.Context, l plan.Lease, outcome client.Outcome, revision string, unused bool) error {
 	no, err := s.conn.Release(ctx, s.key.Group, client.LeaseRef{ID: l.ID, Token: l.Token}, outcome, revision)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -234,6 +241,10 @@ func (s *Session) Release(ctx context.Context, l plan.Lease, outcome client.Outc
 		return fmt.Errorf("release the lease on %s: %s", l.Replica, no)
 	}
 	if h := s.leases[l.Replica]; h != nil && h.ID == l.ID {
+		if unused && !h.asked.IsZero() {
+			s.vain(plan.LeaseOutdated, fmt.Sprintf("%s: asked for %s before it was given back, and half of the TTL is %s",
+				short(l.Replica), s.cfg.Now().Sub(h.asked).Round(100*time.Millisecond), s.cfg.TTL/2))
+		}
 		delete(s.leases, l.Replica)
 		s.renewer.Forget(l.ID)
 	}

@@ -155,8 +155,9 @@ type held struct {
 	// shown: the watch has shown it, so that its absence there means that it ended.
 	shown bool
 	gone  bool
-	// since is when this process first heard of it.
-	since time.Time
+	// since is when this process first heard of it, asked when it asked for it; zero: another
+	// leader did, or nobody knows which request got it.
+	since, asked time.Time
 }
 
 // Session is the conversation for one plan. Its methods may be called at the same time.
@@ -174,6 +175,10 @@ type Session struct {
 	adopted bool
 	token   int64
 	leases  map[string]*held // by replica
+	// highest is the highest token that the arbiter gave to this process, or showed to it when
+	// it adopted; vouched are the notes that it knew then: no later leader's.
+	highest int64
+	vouched map[plan.Note]bool
 	// epoch of the group's record, as it was known when it was adopted.
 	epoch string
 	// request is the id of a wish whose outcome is not known.
@@ -186,10 +191,14 @@ type Session struct {
 		since   time.Time
 		refused *refused
 	}
-	// futile counts the pins that were refused one after the other, as why says of the last;
-	// nothing is asked for before patience.
-	futile   int
-	why      string
+	// futile counts the leases that were of no use one after the other; nothing is asked for
+	// before patience.
+	futile struct {
+		count int
+		// Of the last: the reason, and what the arbiter said or how late it was.
+		reason plan.Reason
+		why    string
+	}
 	patience time.Time
 
 	supported bool // the arbiter makes pins
@@ -217,6 +226,15 @@ type View struct {
 	State client.GroupState
 	// Leases of this plan by replica.
 	Leases map[string]plan.Lease
+
+	highest int64
+	vouched map[plan.Note]bool
+}
+
+// Doubted says whether the note on a pod may be that of a later leader: it has a higher token
+// than any that this process was given, and was not there when it last adopted.
+func (v *View) Doubted(n plan.Note) bool {
+	return v.Arbiter.Adopted && n.ID != "" && n.Token > v.highest && !v.vouched[n]
 }
 
 // handoverPatience is how long an accepted handover is awaited before it is asked for again.
@@ -232,7 +250,8 @@ func (s *Session) View() View {
 	if live && s.epoch != "" && state.Epoch != s.epoch {
 		s.adopted = false // the record was begun anew, and knows nobody
 	}
-	v.Arbiter.Adopted = s.adopted
+	v.Arbiter.Adopted, v.highest, v.vouched = s.adopted, s.highest, s.vouched
+	v.Arbiter.Doubted = s.adopted && live && s.shown(state) > s.highest
 	v.Arbiter.Frozen = state.Frozen
 	switch {
 	case !live:
@@ -259,18 +278,35 @@ func (s *Session) View() View {
 	return v
 }
 
-// fewFutile is how many pins may be refused one after the other before the plan stalls: what
+// fewFutile is how many leases may be of no use one after the other before the plan stalls: what
 // stands in the way of one may be a replica that needs a lease more.
 const fewFutile = 5
 
-// futility says that pins are refused.
+// futility says that leases are of no use.
 func (s *Session) futility() *plan.Blocker {
-	if s.futile == 0 {
+	f := &s.futile
+	if f.count == 0 {
 		return nil
 	}
-	return &plan.Blocker{Reason: plan.PinRefused, Retry: s.futile < fewFutile, Message: fmt.Sprintf(
-		"the arbiter grants leases and refuses to pin them, so that every replica is given back again (%d times now): %s", s.futile, s.why)}
+	b := &plan.Blocker{Reason: f.reason, Retry: f.count < fewFutile}
+	if f.reason == plan.LeaseOutdated {
+		b.Message = fmt.Sprintf("the arbiter at %s answers too late for anything to be begun under its leases, so that each is given back again (%d times now): %s",
+			s.key.Address, f.count, f.why)
+		return b
+	}
+	b.Message = fmt.Sprintf("the arbiter grants leases and refuses to pin them, so that every replica is given back again (%d times now): %s", f.count, f.why)
+	return b
 }
+
+// vain notes a lease that was of no use.
+func (s *Session) vain(reason plan.Reason, why string) {
+	s.futile.count++
+	s.futile.reason, s.futile.why = reason, why
+	s.patience = s.cfg.Now().Add(min(time.Second<<min(s.futile.count-1, 10), longestPatience))
+}
+
+// longestPatience is the longest wait after a lease that was of no use; the first is a second.
+const longestPatience = 2 * time.Minute
 
 func (s *Session) viewHandover(v *View, state client.GroupState) {
 	if r := s.current(s.handover.refused, state); r != nil {
@@ -325,6 +361,16 @@ func (s *Session) reconcile(state client.GroupState, live bool) {
 	}
 }
 
+// shown is the highest token of the plan's leases in a state of the group; 0: it has none.
+func (s *Session) shown(state client.GroupState) (highest int64) {
+	for i := range state.Replicas {
+		if l := state.Replicas[i].Lease; l != nil && l.Holder == s.key.Holder {
+			highest = max(highest, l.Token)
+		}
+	}
+	return highest
+}
+
 // foreign shows leases that an earlier leader left, so that they are adopted.
 func (s *Session) foreign(state client.GroupState, leases map[string]plan.Lease) {
 	for _, r := range state.Replicas {
@@ -340,8 +386,13 @@ func (s *Session) lease(h *held) plan.Lease {
 	h.sure = h.sure || valid
 	return plan.Lease{
 		ID: h.ID, Replica: h.Replica, Token: h.Token, Instance: h.Instance, Pinned: pinned,
-		Valid: valid, Lost: h.gone || h.sure && !valid,
+		Valid: valid, Lost: h.gone || h.sure && !valid, Outdated: s.outdated(h),
 	}
+}
+
+// outdated says whether it is too late to begin anything under a lease.
+func (s *Session) outdated(h *held) bool {
+	return h.asked.IsZero() || s.cfg.Now().Sub(h.asked) >= s.cfg.TTL/2
 }
 
 // forget drops all leases: their group is gone, and nobody could be called to duty any

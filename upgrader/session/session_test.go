@@ -329,6 +329,19 @@ func TestALease(t *testing.T) {
 		"is pinned when the arbiter says so": {
 			func(_ *arbiter, s *talker) { s.pin() }, is(func(l *plan.Lease) { l.Valid, l.Pinned = true, true }),
 		},
+		"is outdated when half of its TTL has passed since it was asked for": {
+			func(*arbiter, *talker) { time.Sleep(15 * time.Second); synctest.Wait() },
+			is(func(l *plan.Lease) { l.Valid, l.Outdated = true, true }),
+		},
+		"is as young as it was when the same leader adopts again": {
+			func(a *arbiter, s *talker) {
+				a.adopted = []*arbiterv1.Lease{lease(7)}
+				if err := s.Adopt(s.t.Context(), nil); err != nil {
+					s.t.Error(err)
+				}
+				synctest.Wait()
+			}, is(func(l *plan.Lease) { l.Valid = true }),
+		},
 		"is lost, to be given back, when its pin is refused": {
 			func(a *arbiter, s *talker) {
 				a.says(no(arbiterv1.RefusalReason_REFUSAL_REASON_FLOOR))
@@ -346,7 +359,7 @@ func TestALease(t *testing.T) {
 		},
 		"is gone when it was released": {
 			func(_ *arbiter, s *talker) {
-				if err := s.Release(s.t.Context(), granted, client.Undone, ""); err != nil {
+				if err := s.Release(s.t.Context(), granted, client.Undone, "", false); err != nil {
 					s.t.Error(err)
 				}
 			}, nil,
@@ -506,6 +519,98 @@ func TestAHandoverThatDoesNotComeIsAwaitedForATime(t *testing.T) {
 		time.Sleep(time.Until(again))
 		if v := s.View().Arbiter; v.HandoverFrom != "" {
 			s.t.Errorf("at %s it is still awaited", again)
+		}
+	})
+}
+
+func TestALeaseForWhichAnotherLeaderAskedIsOutdated(t *testing.T) {
+	a := &arbiter{adopted: []*arbiterv1.Lease{lease(7)}}
+	talk(t, a, func(s *talker) {
+		if err := s.Adopt(s.t.Context(), nil); err != nil {
+			s.t.Fatal(err)
+		}
+		s.checkLease(&plan.Lease{ID: "L1", Replica: replica, Token: 7, Instance: "u0", Outdated: true})
+	})
+}
+
+// giveBack gives the lease back, unused or not.
+func (s *talker) giveBack(unused bool) {
+	s.t.Helper()
+	if err := s.Release(s.t.Context(), s.View().Leases[replica], client.Undone, "", unused); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func TestLeasesThatAreOfNoUseAreAskedForEverMoreSeldom(t *testing.T) {
+	a := &arbiter{}
+	talk(t, a, func(s *talker) {
+		t := s.t
+		for i, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second} {
+			acquire(s)
+			time.Sleep(20 * time.Second)
+			s.giveBack(true)
+			v := s.View().Arbiter
+			if got := time.Until(v.Patience); got != want || v.Futile == nil || v.Futile.Reason != plan.LeaseOutdated || v.Futile.Retry != (i < 4) {
+				t.Errorf("after %d: patience %s, want %s; %+v", i+1, got, want, v.Futile)
+			}
+			if !strings.Contains(v.Futile.Message, "web-0: asked for 20s before it was given back, and half of the TTL is 15s") {
+				t.Errorf("it says %q", v.Futile.Message)
+			}
+		}
+		acquire(s)
+		s.pin()
+		if v := s.View().Arbiter; v.Futile != nil {
+			t.Errorf("after a pin: %+v", v.Futile)
+		}
+	})
+}
+
+func TestWhatAnotherLeaderAskedForSaysNothingOfTheArbiter(t *testing.T) {
+	a := &arbiter{adopted: []*arbiterv1.Lease{lease(7)}}
+	talk(t, a, func(s *talker) {
+		if err := s.Adopt(s.t.Context(), nil); err != nil {
+			s.t.Fatal(err)
+		}
+		s.giveBack(true)
+		if v := s.View().Arbiter; v.Futile != nil || !v.Patience.IsZero() {
+			s.t.Errorf("it says %+v", v)
+		}
+	})
+}
+
+func TestWhatALaterLeaderMayHaveNotedIsDoubted(t *testing.T) {
+	a := &arbiter{}
+	talk(t, a, func(s *talker) {
+		t := s.t
+		doubts := func(what string, id string, token int64, want bool) {
+			t.Helper()
+			v := s.View()
+			if got := v.Doubted(plan.Note{ID: id, Token: token}); got != want {
+				t.Errorf("%s: %t, want %t", what, got, want)
+			}
+		}
+		doubts("before it has adopted", "L9", 9, false)
+		acquire(s)
+		doubts("its own", "L1", 7, false)
+		doubts("one of an earlier leader", "L0", 3, false)
+		doubts("none", "", 0, false)
+		doubts("one with a higher token", "L9", 9, true)
+		if err := s.Adopt(t.Context(), []client.Lease{{ID: "L9", Replica: replica, Token: 9}}); err != nil {
+			t.Fatal(err)
+		}
+		doubts("one that was there when the arbiter said that nobody else has adopted", "L9", 9, false)
+		doubts("one that came later", "L10", 10, true)
+
+		a.tell(group(2, arbiterv1.Duty_DUTY_IDLE, lease(12)))
+		if !s.View().Arbiter.Doubted {
+			t.Error("it does not doubt that it leads, and the arbiter shows a lease with a higher token")
+		}
+		doubts("one with a higher token than was ever heard of", "L11", 11, true)
+		if err := s.Adopt(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if s.View().Arbiter.Doubted {
+			t.Error("the arbiter has said that nobody else has adopted, and it doubts that it leads")
 		}
 	})
 }

@@ -90,6 +90,10 @@ var Remedies = map[plan.Reason]Remedy{
 	"CreateContainerError":       {"the container cannot be created", "see kubectl describe pod; often a volume, a device or a security setting"},
 	"RunContainerError":          {"the container cannot be started", "see kubectl describe pod; often a command that the image does not have"},
 
+	plan.LeaseOutdated: {
+		"nothing was begun under a lease in time, so that it was given back and is asked for again; if that happens again and again, the arbiter answers too late",
+		"if it lasts: make the arbiter faster, or the upgrader's --lease-ttl longer: half of it has to be enough for two answers of the arbiter",
+	},
 	plan.LeaseLost:      {"the lease ended before the point of no return, so that the replica was given back", ""},
 	plan.DutyChanged:    {"the replica was called to duty before the point of no return, so that it was given back", ""},
 	plan.PodReplaced:    {"the pod was replaced while it was leased, so that the new one was left alone", ""},
