@@ -70,7 +70,7 @@ func TestSeveralTargetsShareOneGroup(t *testing.T) {
 		s.apply(harness.PlanOf(fmt.Sprintf(strategy, "2"), harness.Target("a", harness.NewImage), harness.Target("b", harness.NewImage)))
 		s.await("all that are off duty are upgraded", waiting("5/7", "WaitingForDuty"))
 		s.mostOut(0, 2)
-		s.oneByOne(harness.NewImage)
+		s.oneByOne(0)
 	})
 	t.Run("each target says how far it is, and what it waits for", func(t *testing.T) {
 		p, err := plan(s.now())
@@ -97,7 +97,7 @@ func TestSeveralTargetsShareOneGroup(t *testing.T) {
 		s.apply(harness.PlanOf(fmt.Sprintf(strategy, `"60%"`), harness.Target("a", "alpine:3.19.0"), harness.Target("b", "alpine:3.19.0")))
 		s.await("all that are off duty are upgraded", waiting("5/7", "WaitingForDuty"))
 		s.mostOut(since, 1)
-		s.oneByOne("alpine:3.19.0")
+		s.oneByOne(since)
 	})
 	t.Run("a limit by percent counts all of them, and duty is handed over between sets", func(t *testing.T) {
 		s := s.on(t)
@@ -111,20 +111,21 @@ func TestSeveralTargetsShareOneGroup(t *testing.T) {
 	})
 }
 
-// oneByOne wants the replicas of each set to have got an image one after the other, without
-// one of another set in between. Which set is first depends on which Kruise sees first, and so
-// the first replica may be alone: as soon as both sets can go on, the one that needs less does.
-func (s *stage) oneByOne(image string) {
+// oneByOne wants the replicas of each set to have been leased one after the other since a version,
+// without one of another set in between; whose image Kruise then changes first is up to it. Which
+// set is first depends on which Kruise sees first, and so the first replica may be alone: as soon
+// as both sets can go on, the one that needs less does.
+func (s *stage) oneByOne(since int64) {
 	s.t.Helper()
 	e, err := s.Evidence(s.t.Context())
 	s.must(err)
-	order := e.Firsts(image)
+	order := e.Granted(since)
 	var sets []string
 	for _, pod := range order {
 		sets = append(sets, pod[:strings.LastIndexByte(pod, '-')])
 	}
 	if len(sets) < 2 {
-		s.t.Fatalf("only %v got %s", order, image)
+		s.t.Fatalf("only %v were leased", order)
 	}
 	turns := func(sets []string) int { return len(slices.Compact(slices.Clone(sets))) }
 	if turns(sets) != 2 && turns(sets[1:]) != 2 {

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -371,6 +372,19 @@ func (e Evidence) MostOut(after int64) (n int, who []string) {
 		}
 	}
 	return n, who
+}
+
+// Granted lists the replicas in the order in which they were first leased after a version.
+func (e Evidence) Granted(after int64) []string {
+	first := map[string]int64{}
+	for i := range e.Rosters {
+		for _, l := range e.Rosters[i].Status.Leases {
+			if _, known := first[l.Replica]; !known && e.Rosters[i].Version > after {
+				first[l.Replica] = l.Token
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(first), func(a, b string) int { return cmp.Compare(first[a], first[b]) })
 }
 
 // Firsts lists the pods in the order in which they first had an image.
