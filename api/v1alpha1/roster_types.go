@@ -356,6 +356,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.path) != (has(self.working) || has(self.idle))",message="http needs either path, which answers with the duty as JSON, or working and idle, which answer with a status"
 // +kubebuilder:validation:XValidation:rule="has(self.working) == has(self.idle)",message="http needs both working and idle: what is neither is unknown"
 // +kubebuilder:validation:XValidation:rule="!has(self.maxLagBytes) || has(self.path)",message="maxLagBytes is for path, whose answer tells the lag; with working and idle use fit"
+// +kubebuilder:validation:XValidation:rule="has(self.handover) || !has(self.fit) && !has(self.maxLagBytes)",message="fit and maxLagBytes say who may take over: they need handover"
 // +kubebuilder:validation:XValidation:rule="!has(self.tls) || self.scheme == 'HTTPS'",message="tls needs scheme HTTPS"
 type HTTPSource struct {
 	Endpoint `json:",inline"`
@@ -390,15 +391,30 @@ type HTTPSource struct {
 	// +optional
 	MaxLagBytes *int64 `json:"maxLagBytes,omitempty"`
 
+	// How a member that works is asked to hand its duty over, for plans with handover: Request.
+	// Without it they wait until the application moves duty.
+	// +optional
+	Handover *HTTPHandover `json:"handover,omitempty"`
+
 	// +kubebuilder:default={periodSeconds:2,timeoutSeconds:1,maxAgeSeconds:10,successThreshold:1,failureThreshold:1}
 	// +optional
 	Probe Probing `json:"probe,omitempty"`
 }
 
+// HTTPHandover is a POST to the member that works, with the body {"leader": "sample-0",
+// "candidate": "sample-1"}, each a pod's name. A status of 400 to 499 says that nothing was and
+// will be done; whatever else is answered, whether duty has moved is seen by the source.
+type HTTPHandover struct {
+	// +kubebuilder:validation:MaxLength=512
+	// +kubebuilder:validation:Pattern=`^/[!-"$-~]*$`
+	Path string `json:"path"`
+}
+
 // GRPCSource asks each member by gRPC whether it works, at its own pod's address: by
 // offduty.duty.v1.DutyService, or, with health, by grpc.health.v1.Health.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.maxLagBytes) || !has(self.health)",message="maxLagBytes is for DutyService, whose answer tells the lag: health tells none"
+// +kubebuilder:validation:XValidation:rule="!has(self.handover) || !self.handover || !has(self.health)",message="handover is for DutyService: health cannot be asked for one"
+// +kubebuilder:validation:XValidation:rule="has(self.handover) && self.handover || !has(self.maxLagBytes)",message="maxLagBytes says who may take over: it needs handover"
 type GRPCSource struct {
 	Endpoint `json:",inline"`
 
@@ -411,6 +427,11 @@ type GRPCSource struct {
 	// +kubebuilder:validation:Minimum=0
 	// +optional
 	MaxLagBytes *int64 `json:"maxLagBytes,omitempty"`
+
+	// Ask a member that works to hand its duty over, by DutyService.HandOver, for plans with
+	// handover: Request. Without it they wait until the application moves duty.
+	// +optional
+	Handover bool `json:"handover,omitempty"`
 
 	// +kubebuilder:default={periodSeconds:2,timeoutSeconds:1,maxAgeSeconds:10,successThreshold:1,failureThreshold:1}
 	// +optional
@@ -432,13 +453,6 @@ type GRPCHealth struct {
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	Idle string `json:"idle"`
-
-	// One at which this is not SERVING can take over no duty.
-	//
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=253
-	// +optional
-	Fit string `json:"fit,omitempty"`
 }
 
 // EtcdSource asks each member of an etcd cluster about itself, by etcd's own API at its own pod's

@@ -1,5 +1,5 @@
 // Package application is what the arbiter asks of an application that decides by itself who
-// works: to show who does, to keep a replica from duty while it is leased, to move duty.
+// works: to show who does, and to move duty.
 //
 // Whoever implements one of these talks to members at their own address and nowhere else, ends
 // with the context, and is safe for concurrent use. What may be concluded from an answer is
@@ -33,16 +33,6 @@ type Source interface {
 	//
 	// Sight.Until may be left zero: then the sight ages from the call.
 	See(ctx context.Context, members map[string]Member) map[string]roster.Sight
-}
-
-// Fence keeps a member from duty. Both calls are repeated until they succeed, for the same
-// member any number of times, by this process and by its successors.
-type Fence interface {
-	// Fence tells the application that a member must get no duty. It returns nil when the
-	// application has confirmed that: it is then true until Unfence.
-	Fence(ctx context.Context, m Member) error
-	// Unfence takes it back. It succeeds for a member that is not fenced.
-	Unfence(ctx context.Context, m Member) error
 }
 
 // Handover moves duty.

@@ -70,18 +70,25 @@ func probingOf(o *v1alpha1.ObservedDuty) *v1alpha1.Probing {
 	return nil
 }
 
-// application makes the source that asks the members of a roster, and says what ends its
-// connections.
-func (r *Reconciler) application(namespace string, o *v1alpha1.ObservedDuty) (s application.Source, end func()) {
+// application makes the source that asks the members of a roster, what moves their duty (nil:
+// nothing can), and says what ends its connections.
+func (r *Reconciler) application(namespace string, o *v1alpha1.ObservedDuty) (s application.Source, moves application.Handover, end func()) {
 	if o.GRPC != nil {
-		return source.NewGRPC(*o.GRPC, r.credentials(namespace, o.GRPC.TLS)), func() {}
+		g := source.NewGRPC(*o.GRPC, r.credentials(namespace, o.GRPC.TLS))
+		if o.GRPC.Handover {
+			moves = g
+		}
+		return g, moves, func() {}
 	}
 	if o.Etcd != nil {
 		e := source.NewEtcd(*o.Etcd, r.credentials(namespace, o.Etcd.TLS))
-		return e, e.Close
+		return e, e, e.Close
 	}
 	h := source.NewHTTP(*o.HTTP, r.credentials(namespace, o.HTTP.TLS))
-	return h, h.Close
+	if o.HTTP.Handover != nil {
+		moves = h
+	}
+	return h, moves, h.Close
 }
 
 // see makes of pods what a group looks at.
@@ -150,14 +157,13 @@ func (r *Reconciler) source(ro *v1alpha1.Roster) (said, look see, err error) {
 
 // probe starts to ask the members of a roster.
 func (r *Reconciler) probe(key types.NamespacedName, o *v1alpha1.ObservedDuty) probed {
-	s, end := r.application(key.Namespace, o)
+	s, moves, end := r.application(key.Namespace, o)
 	ctx, cancel := context.WithCancel(r.Base)
 	p := source.NewProber(s, *probingOf(o), r.Now, func() { r.wake(ctx, key) })
 	r.sources.wg.Go(func() {
 		defer end()
 		p.Run(ctx)
 	})
-	moves, _ := s.(application.Handover)
 	return probed{observed: o, prober: p, handover: moves, stop: cancel}
 }
 

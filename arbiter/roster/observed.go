@@ -25,20 +25,7 @@ type Sight struct {
 	Until time.Time
 	// Unfit says why it can take over no duty, as that it lags behind; empty: it can.
 	Unfit string
-	// Fence says whether the application keeps it from duty, if the source can show that.
-	Fence Fence
 }
-
-// Fence is whether an application keeps a member from duty.
-type Fence string
-
-// The fences.
-const (
-	// FenceNotShown: the source does not show it.
-	FenceNotShown Fence = ""
-	FenceClosed   Fence = "Closed"
-	FenceOpen     Fence = "Open"
-)
 
 // Messages of members of an observed roster.
 const (

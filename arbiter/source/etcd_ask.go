@@ -103,15 +103,11 @@ func (e *Etcd) HandOver(ctx context.Context, from, to application.Member) error 
 	switch {
 	case err == nil:
 		return nil
-	case slices.Contains(etcdRefusals, status.Code(err)):
+	case slices.Contains(refusals, status.Code(err)):
 		return fmt.Errorf("%w: etcd of %s: %s", application.ErrRefused, from.Name, etcdSays(err))
 	}
 	return fmt.Errorf("move the etcd leader from %s to %s: %w", from.Name, to.Name, err)
 }
-
-// etcdRefusals are the codes of an etcd that has begun nothing: it does not lead, does not know
-// the other, or does not let us.
-var etcdRefusals = []codes.Code{codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented}
 
 // askAll asks all members at once.
 func (e *Etcd) askAll(ctx context.Context, members map[string]application.Member) map[string]etcdAnswer {

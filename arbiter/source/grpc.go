@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -24,7 +25,10 @@ type GRPC struct {
 	credentials Credentials
 }
 
-var _ application.Source = (*GRPC)(nil)
+var (
+	_ application.Source   = (*GRPC)(nil)
+	_ application.Handover = (*GRPC)(nil)
+)
 
 // NewGRPC returns a source; nil credentials: without TLS.
 func NewGRPC(spec v1alpha1.GRPCSource, c Credentials) *GRPC { return &GRPC{spec: spec, credentials: c} }
@@ -55,6 +59,29 @@ func (s *GRPC) See(ctx context.Context, members map[string]application.Member) m
 	})
 }
 
+// HandOver implements application.Handover, by DutyService.
+func (s *GRPC) HandOver(ctx context.Context, from, to application.Member) error {
+	conn, err := s.dial(ctx, from)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", application.ErrRefused, from.Name, err)
+	}
+	defer conn.Close() //nolint:errcheck // nothing is lost
+	_, err = dutyv1.NewDutyServiceClient(conn).HandOver(ctx, &dutyv1.HandOverRequest{
+		Replica: from.Name, Instance: from.Instance, Candidate: to.Name, CandidateInstance: to.Instance,
+	})
+	switch {
+	case err == nil:
+		return nil
+	case slices.Contains(refusals, status.Code(err)):
+		return fmt.Errorf("%w: %s: %w", application.ErrRefused, from.Name, faultOf("HandOver", err))
+	}
+	return fmt.Errorf("%s: %w", from.Name, faultOf("HandOver", err))
+}
+
+// refusals are the codes of one that has begun nothing: it does not work, does not know the
+// other, or does not let us.
+var refusals = []codes.Code{codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented}
+
 func (s *GRPC) dial(ctx context.Context, m application.Member) (*grpc.ClientConn, error) {
 	address, err := addressOf(m, s.spec.Port)
 	if err != nil {
@@ -84,7 +111,7 @@ func (s *GRPC) byDuty(ctx context.Context, conn *grpc.ClientConn, m application.
 	if err != nil {
 		return roster.Sight{}, faultOf("GetDuty", err)
 	}
-	d := duty{Replica: r.GetReplica(), Instance: r.GetInstance(), LagBytes: r.LagBytes, Fenced: r.Fenced, Reason: r.GetReason()}
+	d := duty{Replica: r.GetReplica(), Instance: r.GetInstance(), LagBytes: r.LagBytes, Reason: r.GetReason()}
 	switch r.GetDuty() {
 	case dutyv1.Duty_DUTY_WORKING:
 		d.Duty = "working"
@@ -118,12 +145,6 @@ func (s *GRPC) byHealth(ctx context.Context, conn *grpc.ClientConn) (roster.Sigh
 		out.Duty = roster.Idle
 	default:
 		return unknown("neither %s nor %s is SERVING", h.Working, h.Idle), nil
-	}
-	if h.Fit == "" {
-		return out, nil
-	}
-	if fit, err := serving(ctx, client, h.Fit); err != nil || !fit {
-		out.Unfit = h.Fit + " is not SERVING"
 	}
 	return out, nil
 }

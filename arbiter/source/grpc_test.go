@@ -2,6 +2,7 @@ package source_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"testing"
 
@@ -26,6 +27,14 @@ type dutyServer struct {
 	t      *testing.T
 	answer *dutyv1.GetDutyResponse
 	err    error
+	// asked is the handover that was asked for.
+	asked string
+}
+
+// HandOver notes what it is asked for.
+func (s *dutyServer) HandOver(_ context.Context, r *dutyv1.HandOverRequest) (*dutyv1.HandOverResponse, error) {
+	s.asked = r.GetReplica() + "/" + r.GetInstance() + " to " + r.GetCandidate() + "/" + r.GetCandidateInstance()
+	return &dutyv1.HandOverResponse{}, s.err
 }
 
 func (s *dutyServer) register(g *grpc.Server) { dutyv1.RegisterDutyServiceServer(g, s) }
@@ -69,7 +78,7 @@ func TestAMemberSaysByGRPCWhetherItWorks(t *testing.T) {
 		want   roster.Sight
 	}{
 		"it works":                    {nil, &response{Duty: dutyv1.Duty_DUTY_WORKING}, nil, roster.Sight{Duty: roster.Working}},
-		"it is idle":                  {nil, &response{Duty: dutyv1.Duty_DUTY_IDLE, Replica: "db-1", Instance: "u1", Fenced: new(true)}, nil, roster.Sight{Duty: roster.Idle, Fence: roster.FenceClosed}},
+		"it is idle":                  {nil, &response{Duty: dutyv1.Duty_DUTY_IDLE, Replica: "db-1", Instance: "u1"}, nil, roster.Sight{Duty: roster.Idle}},
 		"it does not know":            {nil, &response{Duty: dutyv1.Duty_DUTY_UNKNOWN, Reason: "no quorum"}, nil, roster.Sight{Duty: roster.Unknown, Why: "it says that it does not know: no quorum"}},
 		"it says nothing":             {nil, &response{}, nil, roster.Sight{Duty: roster.Unknown, Why: `it says "", which is no duty`}},
 		"it says what nobody knows":   {nil, &response{Duty: 9}, nil, roster.Sight{Duty: roster.Unknown, Why: `it says "", which is no duty`}},
@@ -105,15 +114,47 @@ func TestAMemberSaysByGRPCWhetherItWorks(t *testing.T) {
 	})
 }
 
+func TestAMemberIsAskedByGRPCToHandOver(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err     error
+		refused bool
+	}{
+		"it does so":                 {nil, false},
+		"it does not work":           {status.Error(codes.FailedPrecondition, "no leader"), true},
+		"it has failed, and at what": {status.Error(codes.Internal, "its disk is full"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := &dutyServer{t: t, err: tt.err}
+			g := grpc.NewServer()
+			server.register(g)
+			var lc net.ListenConfig
+			l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			go g.Serve(l) //nolint:errcheck // ends with Stop
+			defer g.Stop()
+			port := int32(l.Addr().(*net.TCPAddr).Port) //nolint:gosec // a port
+			s := source.NewGRPC(v1alpha1.GRPCSource{Endpoint: v1alpha1.Endpoint{Port: intstr.FromInt32(port)}}, nil)
+			err = s.HandOver(t.Context(), application.Member{Name: "db-1", Instance: "u1", Address: "127.0.0.1"}, application.Member{Name: "db-2", Instance: "u2"})
+			if errors.Is(err, application.ErrRefused) != tt.refused || (err == nil) != (tt.err == nil) {
+				t.Errorf("the error is %v", err)
+			}
+			if got, want := server.asked, "db-1/u1 to db-2/u2"; got != want {
+				t.Errorf("it was asked for %q, not %q", got, want)
+			}
+		})
+	}
+}
+
 func TestAMemberShowsByItsHealthWhetherItWorks(t *testing.T) {
-	spec := v1alpha1.GRPCSource{Health: &v1alpha1.GRPCHealth{Working: "leader", Idle: "follower", Fit: "in-sync"}}
+	spec := v1alpha1.GRPCSource{Health: &v1alpha1.GRPCHealth{Working: "leader", Idle: "follower"}}
 	for name, tt := range map[string]struct {
 		serving []string
 		want    roster.Sight
 	}{
-		"a leader":                    {[]string{"leader"}, roster.Sight{Duty: roster.Working, Unfit: "in-sync is not SERVING"}},
-		"a follower in sync":          {[]string{"follower", "in-sync"}, roster.Sight{Duty: roster.Idle}},
-		"a follower that lags":        {[]string{"follower"}, roster.Sight{Duty: roster.Idle, Unfit: "in-sync is not SERVING"}},
+		"a leader":                    {[]string{"leader"}, roster.Sight{Duty: roster.Working}},
+		"a follower":                  {[]string{"follower", "in-sync"}, roster.Sight{Duty: roster.Idle}},
 		"one that starts":             {nil, roster.Sight{Duty: roster.Unknown, Why: "neither leader nor follower is SERVING"}},
 		"one that contradicts itself": {[]string{"leader", "follower"}, roster.Sight{Duty: roster.Unknown, Why: "it contradicts itself: both leader and follower are SERVING"}},
 	} {

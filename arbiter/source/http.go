@@ -33,7 +33,10 @@ type HTTP struct {
 	*caller
 }
 
-var _ application.Source = (*HTTP)(nil)
+var (
+	_ application.Source   = (*HTTP)(nil)
+	_ application.Handover = (*HTTP)(nil)
+)
 
 // NewHTTP returns a source; credentials are asked for with scheme HTTPS.
 func NewHTTP(spec v1alpha1.HTTPSource, credentials Credentials) *HTTP {
@@ -52,6 +55,31 @@ func (s *HTTP) See(ctx context.Context, members map[string]application.Member) m
 	})
 }
 
+// HandOver implements application.Handover, for a source with a path for that.
+func (s *HTTP) HandOver(ctx context.Context, from, to application.Member) error {
+	path := s.spec.Handover.Path
+	body, err := json.Marshal(map[string]string{"leader": from.Name, "candidate": to.Name})
+	if err != nil {
+		return fmt.Errorf("%w: %w", application.ErrRefused, err)
+	}
+	status, answer, err := s.call(ctx, http.MethodPost, from, path, body)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s did not answer POST %s in time", from.Name, path)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w: %s: %w", application.ErrRefused, from.Name, err)
+	case err != nil:
+		return fmt.Errorf("%s: %w", from.Name, err)
+	case status >= 200 && status < 300:
+		return nil
+	}
+	err = fmt.Errorf("%s answered POST %s with %d: %s", from.Name, path, status, short(string(answer)))
+	if status >= 400 && status < 500 {
+		return fmt.Errorf("%w: %w", application.ErrRefused, err)
+	}
+	return err
+}
+
 // duty is the answer of a member.
 type duty struct {
 	Duty string `json:"duty"`
@@ -60,8 +88,6 @@ type duty struct {
 	Instance string `json:"instance"`
 	// LagBytes is how far it is behind the one that works.
 	LagBytes *int64 `json:"lagBytes"`
-	// Fenced says whether the application keeps it from duty.
-	Fenced *bool `json:"fenced"`
 	// Reason says why the duty is not known, for people.
 	Reason string `json:"reason"`
 }
@@ -87,12 +113,6 @@ func (d *duty) sight(m application.Member, maxLag *int64) roster.Sight {
 		return unknown("another replica answered at its address: %s", short(d.Replica+" "+d.Instance))
 	}
 	out := roster.Sight{Unfit: lagging(d.LagBytes, maxLag)}
-	if d.Fenced != nil {
-		out.Fence = roster.FenceOpen
-		if *d.Fenced {
-			out.Fence = roster.FenceClosed
-		}
-	}
 	switch strings.ToLower(d.Duty) {
 	case "working":
 		out.Duty = roster.Working

@@ -81,8 +81,6 @@ func TestAMemberSaysByJSONWhetherItWorks(t *testing.T) {
 		"it lags too far":              {most, saying(`{"duty":"idle","lagBytes":101}`), roster.Sight{Duty: roster.Idle, Unfit: "it lags by more than 100 bytes"}},
 		"it does not say how far":      {most, saying(`{"duty":"idle"}`), roster.Sight{Duty: roster.Idle, Unfit: "it does not say how far it lags"}},
 		"its lag is nonsense":          {most, saying(`{"duty":"idle","lagBytes":-1}`), roster.Sight{Duty: roster.Idle, Unfit: "it does not say how far it lags"}},
-		"it is kept from duty":         {nil, saying(`{"duty":"idle","fenced":true}`), roster.Sight{Duty: roster.Idle, Fence: roster.FenceClosed}},
-		"it is not kept from duty":     {nil, saying(`{"duty":"idle","fenced":false}`), roster.Sight{Duty: roster.Idle, Fence: roster.FenceOpen}},
 		"it ends the connection":       {nil, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, roster.Sight{Duty: roster.Unknown, Why: "GET /duty: EOF"}},
 		"it takes longer than allowed": {nil, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, roster.Sight{Duty: roster.Unknown, Why: "GET /duty: no answer within 1s"}},
 	} {
@@ -157,6 +155,59 @@ func TestNobodyButTheMemberIsAsked(t *testing.T) {
 	if n := asked.Load(); n != 0 {
 		t.Errorf("somebody else was asked %d times", n)
 	}
+}
+
+// TestAMemberIsAskedToHandOver: one POST, to the one that works, which names both.
+func TestAMemberIsAskedToHandOver(t *testing.T) {
+	for name, tt := range map[string]struct {
+		status  int
+		refused bool
+		says    string
+	}{
+		"it does so":                   {http.StatusOK, false, ""},
+		"it will":                      {http.StatusAccepted, false, ""},
+		"it refuses":                   {http.StatusPreconditionFailed, true, "412: no such candidate"},
+		"it has failed, at what step?": {http.StatusServiceUnavailable, false, "503: no such candidate"},
+		"it sends us elsewhere":        {http.StatusFound, false, "302"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				got = append(got, r.Method+" "+r.URL.Path+" "+string(body))
+				w.Header().Set("Location", "/elsewhere")
+				w.WriteHeader(tt.status)
+				fmt.Fprint(w, "no such candidate")
+			}))
+			defer server.Close()
+			s := source.NewHTTP(v1alpha1.HTTPSource{
+				Endpoint: v1alpha1.Endpoint{Port: intstr.FromString("api")}, Handover: &v1alpha1.HTTPHandover{Path: "/switchover"},
+			}, nil)
+			defer s.Close()
+			err := s.HandOver(t.Context(), memberAt(t, server), application.Member{Name: "db-2"})
+			if errors.Is(err, application.ErrRefused) != tt.refused || (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("the error is %v", err)
+			}
+			if want := []string{`POST /switchover {"candidate":"db-2","leader":"db-1"}`}; !cmp.Equal(got, want) {
+				t.Errorf("the member got %q, not %q", got, want)
+			}
+		})
+	}
+	t.Run("nobody is there", func(t *testing.T) {
+		server := httptest.NewServer(http.NotFoundHandler())
+		m := memberAt(t, server)
+		server.Close()
+		s := source.NewHTTP(v1alpha1.HTTPSource{
+			Endpoint: v1alpha1.Endpoint{Port: intstr.FromString("api")}, Handover: &v1alpha1.HTTPHandover{Path: "/switchover"},
+		}, nil)
+		defer s.Close()
+		if err := s.HandOver(t.Context(), m, application.Member{Name: "db-2"}); !errors.Is(err, application.ErrRefused) {
+			t.Errorf("the error is %v", err)
+		}
+	})
 }
 
 func TestWhoseAddressIsAsked(t *testing.T) {

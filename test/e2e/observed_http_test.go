@@ -24,7 +24,7 @@ type talkers struct {
 	// working is who works; deaf are those who do not answer.
 	working string
 	deaf    map[string]bool
-	// posts are the paths that were called, with the pod's name and the body.
+	// posts are the handovers that were asked for, and who was asked.
 	posts []string
 }
 
@@ -64,10 +64,27 @@ func (k *talkers) member(name string) http.Handler {
 			if err := json.NewEncoder(w).Encode(d); err != nil {
 				k.t.Error(err)
 			}
+		case r.Method == http.MethodPost && r.URL.Path == "/handover":
+			k.handOver(w, r, name)
 		default:
 			w.WriteHeader(http.StatusNotFound)
 		}
 	})
+}
+
+// handOver moves duty when the one that works is asked to, after it has answered. The lock is held.
+func (k *talkers) handOver(w http.ResponseWriter, r *http.Request, name string) {
+	var q struct{ Leader, Candidate string }
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		k.t.Error(err)
+	}
+	k.posts = append(k.posts, fmt.Sprintf("%s: %s to %s", name, q.Leader, q.Candidate))
+	if q.Leader != name || k.working != name {
+		w.WriteHeader(http.StatusPreconditionFailed)
+		return
+	}
+	w.WriteHeader(http.StatusAccepted)
+	go k.move(q.Candidate)
 }
 
 // move lets duty go to a replica, at this moment.
@@ -130,9 +147,15 @@ func TestAnObservedRosterByHTTP(t *testing.T) {
 	k.silence("sample-3", false)
 	s.await("and that one when it answers again", waiting("4/5", "WaitingForDuty"))
 	s.check(before, upgraded(1, 2, 3, 4), 1)
-	k.move("sample-3")
-	s.await("the plan is ready when duty has moved", settled)
+	s.must(s.Patch(t.Context(), "roster", harness.Group, `{"spec":{"observed":{"http":{"handover":{"path":"/handover"}}}}}`))
+	s.apply(harness.PlanManifest(harness.NewImage, "{handover: Request, maxUnavailable: 2}"))
+	s.await("the plan is ready when the application was asked to move duty", settled)
 	s.check(before, upgraded(0, 1, 2, 3, 4), parked)
+	k.mu.Lock()
+	if len(k.posts) != 1 || !strings.HasPrefix(k.posts[0], "sample-0: sample-0 to ") {
+		t.Errorf("the application was asked to hand over %q, and not once, from sample-0", k.posts)
+	}
+	k.mu.Unlock()
 	out, err := s.Kubectl(t.Context(), "", "get", "rosters", "--namespace", s.Namespace)
 	s.must(err)
 	t.Log("\n" + strings.TrimSpace(out))

@@ -139,10 +139,8 @@ type GetDutyResponse struct {
 	Instance string `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
 	// How far it is behind the one that works, if that is known.
 	LagBytes *int64 `protobuf:"varint,4,opt,name=lag_bytes,json=lagBytes,proto3,oneof" json:"lag_bytes,omitempty"`
-	// Whether the application keeps it from duty, if that is known.
-	Fenced *bool `protobuf:"varint,5,opt,name=fenced,proto3,oneof" json:"fenced,omitempty"`
 	// Why the duty is unknown, for people.
-	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -205,18 +203,119 @@ func (x *GetDutyResponse) GetLagBytes() int64 {
 	return 0
 }
 
-func (x *GetDutyResponse) GetFenced() bool {
-	if x != nil && x.Fenced != nil {
-		return *x.Fenced
-	}
-	return false
-}
-
 func (x *GetDutyResponse) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
 	return ""
+}
+
+// HandOverRequest says whose duty is to move to whom.
+type HandOverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replica that is asked, and its instance.
+	Replica  string `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	Instance string `protobuf:"bytes,2,opt,name=instance,proto3" json:"instance,omitempty"`
+	// The replica that is to work in its place, and its instance.
+	Candidate         string `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	CandidateInstance string `protobuf:"bytes,4,opt,name=candidate_instance,json=candidateInstance,proto3" json:"candidate_instance,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *HandOverRequest) Reset() {
+	*x = HandOverRequest{}
+	mi := &file_offduty_duty_v1_duty_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverRequest) ProtoMessage() {}
+
+func (x *HandOverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_offduty_duty_v1_duty_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverRequest.ProtoReflect.Descriptor instead.
+func (*HandOverRequest) Descriptor() ([]byte, []int) {
+	return file_offduty_duty_v1_duty_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *HandOverRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *HandOverRequest) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *HandOverRequest) GetCandidate() string {
+	if x != nil {
+		return x.Candidate
+	}
+	return ""
+}
+
+func (x *HandOverRequest) GetCandidateInstance() string {
+	if x != nil {
+		return x.CandidateInstance
+	}
+	return ""
+}
+
+// HandOverResponse is empty.
+type HandOverResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HandOverResponse) Reset() {
+	*x = HandOverResponse{}
+	mi := &file_offduty_duty_v1_duty_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HandOverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HandOverResponse) ProtoMessage() {}
+
+func (x *HandOverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_offduty_duty_v1_duty_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HandOverResponse.ProtoReflect.Descriptor instead.
+func (*HandOverResponse) Descriptor() ([]byte, []int) {
+	return file_offduty_duty_v1_duty_proto_rawDescGZIP(), []int{3}
 }
 
 var File_offduty_duty_v1_duty_proto protoreflect.FileDescriptor
@@ -226,24 +325,29 @@ const file_offduty_duty_v1_duty_proto_rawDesc = "" +
 	"\x1aoffduty/duty/v1/duty.proto\x12\x0foffduty.duty.v1\"F\n" +
 	"\x0eGetDutyRequest\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x1a\n" +
-	"\binstance\x18\x02 \x01(\tR\binstance\"\xe2\x01\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\"\xba\x01\n" +
 	"\x0fGetDutyResponse\x12)\n" +
 	"\x04duty\x18\x01 \x01(\x0e2\x15.offduty.duty.v1.DutyR\x04duty\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12 \n" +
-	"\tlag_bytes\x18\x04 \x01(\x03H\x00R\blagBytes\x88\x01\x01\x12\x1b\n" +
-	"\x06fenced\x18\x05 \x01(\bH\x01R\x06fenced\x88\x01\x01\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reasonB\f\n" +
+	"\tlag_bytes\x18\x04 \x01(\x03H\x00R\blagBytes\x88\x01\x01\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reasonB\f\n" +
 	"\n" +
-	"_lag_bytesB\t\n" +
-	"\a_fenced*O\n" +
+	"_lag_bytes\"\x94\x01\n" +
+	"\x0fHandOverRequest\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\x12\x1a\n" +
+	"\binstance\x18\x02 \x01(\tR\binstance\x12\x1c\n" +
+	"\tcandidate\x18\x03 \x01(\tR\tcandidate\x12-\n" +
+	"\x12candidate_instance\x18\x04 \x01(\tR\x11candidateInstance\"\x12\n" +
+	"\x10HandOverResponse*O\n" +
 	"\x04Duty\x12\x14\n" +
 	"\x10DUTY_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fDUTY_WORKING\x10\x01\x12\r\n" +
 	"\tDUTY_IDLE\x10\x02\x12\x10\n" +
-	"\fDUTY_UNKNOWN\x10\x032[\n" +
+	"\fDUTY_UNKNOWN\x10\x032\xac\x01\n" +
 	"\vDutyService\x12L\n" +
-	"\aGetDuty\x12\x1f.offduty.duty.v1.GetDutyRequest\x1a .offduty.duty.v1.GetDutyResponseB*Z(offduty.dev/proto/offduty/duty/v1;dutyv1b\x06proto3"
+	"\aGetDuty\x12\x1f.offduty.duty.v1.GetDutyRequest\x1a .offduty.duty.v1.GetDutyResponse\x12O\n" +
+	"\bHandOver\x12 .offduty.duty.v1.HandOverRequest\x1a!.offduty.duty.v1.HandOverResponseB*Z(offduty.dev/proto/offduty/duty/v1;dutyv1b\x06proto3"
 
 var (
 	file_offduty_duty_v1_duty_proto_rawDescOnce sync.Once
@@ -258,18 +362,22 @@ func file_offduty_duty_v1_duty_proto_rawDescGZIP() []byte {
 }
 
 var file_offduty_duty_v1_duty_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_offduty_duty_v1_duty_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_offduty_duty_v1_duty_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_offduty_duty_v1_duty_proto_goTypes = []any{
-	(Duty)(0),               // 0: offduty.duty.v1.Duty
-	(*GetDutyRequest)(nil),  // 1: offduty.duty.v1.GetDutyRequest
-	(*GetDutyResponse)(nil), // 2: offduty.duty.v1.GetDutyResponse
+	(Duty)(0),                // 0: offduty.duty.v1.Duty
+	(*GetDutyRequest)(nil),   // 1: offduty.duty.v1.GetDutyRequest
+	(*GetDutyResponse)(nil),  // 2: offduty.duty.v1.GetDutyResponse
+	(*HandOverRequest)(nil),  // 3: offduty.duty.v1.HandOverRequest
+	(*HandOverResponse)(nil), // 4: offduty.duty.v1.HandOverResponse
 }
 var file_offduty_duty_v1_duty_proto_depIdxs = []int32{
 	0, // 0: offduty.duty.v1.GetDutyResponse.duty:type_name -> offduty.duty.v1.Duty
 	1, // 1: offduty.duty.v1.DutyService.GetDuty:input_type -> offduty.duty.v1.GetDutyRequest
-	2, // 2: offduty.duty.v1.DutyService.GetDuty:output_type -> offduty.duty.v1.GetDutyResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
+	3, // 2: offduty.duty.v1.DutyService.HandOver:input_type -> offduty.duty.v1.HandOverRequest
+	2, // 3: offduty.duty.v1.DutyService.GetDuty:output_type -> offduty.duty.v1.GetDutyResponse
+	4, // 4: offduty.duty.v1.DutyService.HandOver:output_type -> offduty.duty.v1.HandOverResponse
+	3, // [3:5] is the sub-list for method output_type
+	1, // [1:3] is the sub-list for method input_type
 	1, // [1:1] is the sub-list for extension type_name
 	1, // [1:1] is the sub-list for extension extendee
 	0, // [0:1] is the sub-list for field type_name
@@ -287,7 +395,7 @@ func file_offduty_duty_v1_duty_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_offduty_duty_v1_duty_proto_rawDesc), len(file_offduty_duty_v1_duty_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DutyService_GetDuty_FullMethodName = "/offduty.duty.v1.DutyService/GetDuty"
+	DutyService_GetDuty_FullMethodName  = "/offduty.duty.v1.DutyService/GetDuty"
+	DutyService_HandOver_FullMethodName = "/offduty.duty.v1.DutyService/HandOver"
 )
 
 // DutyServiceClient is the client API for DutyService service.
@@ -39,6 +40,13 @@ type DutyServiceClient interface {
 	//
 	// Errors: any; nothing is concluded from them but that the duty is unknown.
 	GetDuty(ctx context.Context, in *GetDutyRequest, opts ...grpc.CallOption) (*GetDutyResponse, error)
+	// HandOver asks the replica, which works, to let another one work in its place. It may answer
+	// before that is done: whether duty has moved is seen by GetDuty, whatever is answered. It is
+	// asked once. Only a Roster with spec.observed.grpc.handover calls it.
+	//
+	// Errors: FAILED_PRECONDITION, INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED or
+	// UNIMPLEMENTED when nothing was and will be done; after any other it may have been.
+	HandOver(ctx context.Context, in *HandOverRequest, opts ...grpc.CallOption) (*HandOverResponse, error)
 }
 
 type dutyServiceClient struct {
@@ -53,6 +61,16 @@ func (c *dutyServiceClient) GetDuty(ctx context.Context, in *GetDutyRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetDutyResponse)
 	err := c.cc.Invoke(ctx, DutyService_GetDuty_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *dutyServiceClient) HandOver(ctx context.Context, in *HandOverRequest, opts ...grpc.CallOption) (*HandOverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(HandOverResponse)
+	err := c.cc.Invoke(ctx, DutyService_HandOver_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +94,13 @@ type DutyServiceServer interface {
 	//
 	// Errors: any; nothing is concluded from them but that the duty is unknown.
 	GetDuty(context.Context, *GetDutyRequest) (*GetDutyResponse, error)
+	// HandOver asks the replica, which works, to let another one work in its place. It may answer
+	// before that is done: whether duty has moved is seen by GetDuty, whatever is answered. It is
+	// asked once. Only a Roster with spec.observed.grpc.handover calls it.
+	//
+	// Errors: FAILED_PRECONDITION, INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED or
+	// UNIMPLEMENTED when nothing was and will be done; after any other it may have been.
+	HandOver(context.Context, *HandOverRequest) (*HandOverResponse, error)
 	mustEmbedUnimplementedDutyServiceServer()
 }
 
@@ -88,6 +113,9 @@ type UnimplementedDutyServiceServer struct{}
 
 func (UnimplementedDutyServiceServer) GetDuty(context.Context, *GetDutyRequest) (*GetDutyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDuty not implemented")
+}
+func (UnimplementedDutyServiceServer) HandOver(context.Context, *HandOverRequest) (*HandOverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method HandOver not implemented")
 }
 func (UnimplementedDutyServiceServer) mustEmbedUnimplementedDutyServiceServer() {}
 func (UnimplementedDutyServiceServer) testEmbeddedByValue()                     {}
@@ -128,6 +156,24 @@ func _DutyService_GetDuty_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DutyService_HandOver_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(HandOverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DutyServiceServer).HandOver(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DutyService_HandOver_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DutyServiceServer).HandOver(ctx, req.(*HandOverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DutyService_ServiceDesc is the grpc.ServiceDesc for DutyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -138,6 +184,10 @@ var DutyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetDuty",
 			Handler:    _DutyService_GetDuty_Handler,
+		},
+		{
+			MethodName: "HandOver",
+			Handler:    _DutyService_HandOver_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
