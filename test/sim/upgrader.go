@@ -314,7 +314,16 @@ func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]p
 		}
 		add(target{name: name}, true)
 	}
-	for _, name := range slices.Sorted(maps.Keys(leases)) { // strays
+	u.strays(w, leases, known, read)
+	if arb.Blocked == nil {
+		w.Arbiter.Outside = state.outside(known)
+	}
+	return w, stale
+}
+
+// strays sorts out the leases on replicas that no target has.
+func (u *upgrader) strays(w *plan.World, leases map[string]plan.Lease, known, read map[string]bool) {
+	for _, name := range slices.Sorted(maps.Keys(leases)) {
 		pod, exists := u.cache.pods[name]
 		switch {
 		case known[name]:
@@ -324,10 +333,6 @@ func (u *upgrader) observe(state snapshot, arb plan.Arbiter, leases map[string]p
 			w.Arbiter.Orphans = append(w.Arbiter.Orphans, leases[name])
 		}
 	}
-	if arb.Blocked == nil {
-		w.Arbiter.Outside = state.outside(known)
-	}
-	return w, stale
 }
 
 // outside is an idle replica that nobody has leased and that is no target's; "" for none.

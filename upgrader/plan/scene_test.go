@@ -137,13 +137,7 @@ func line(a Action) string {
 	case Handover:
 		return fmt.Sprintf("handover from %s to %s", a.From, strings.Join(a.To, " "))
 	case ReleaseLease:
-		if a.Upgraded {
-			return "release " + a.Lease.ID + " upgraded " + a.Revision
-		}
-		if a.Unused {
-			return "release " + a.Lease.ID + " unused"
-		}
-		return "release " + a.Lease.ID + " undone"
+		return lineRelease(a)
 	case ApplySet:
 		s := fmt.Sprintf("apply %s partition %d (%s)", a.Target, a.Partition, a.Why)
 		if a.Proven != "" {
@@ -178,6 +172,16 @@ func line(a Action) string {
 		return s
 	}
 	return fmt.Sprintf("%T", a)
+}
+
+func lineRelease(a ReleaseLease) string {
+	switch {
+	case a.Upgraded:
+		return "release " + a.Lease.ID + " upgraded " + a.Revision
+	case a.Unused:
+		return "release " + a.Lease.ID + " unused"
+	}
+	return "release " + a.Lease.ID + " undone"
 }
 
 func linePatch(p PatchPod) string {
