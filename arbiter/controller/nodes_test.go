@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,10 +34,10 @@ func (r *nodeReader) Get(ctx context.Context, key client.ObjectKey, obj client.O
 }
 
 // domains are those by which the group tells its members apart.
-func (c *cluster) domains() map[string]string {
+func (c *cluster) domains(ctx context.Context) map[string]string {
 	c.t.Helper()
 	out := map[string]string{}
-	g, err := c.Registry.Group(c.t.Context(), c.key.String())
+	g, err := c.Registry.Group(ctx, c.key.String())
 	must(c.t, err)
 	for name, r := range g.View().Rules.Replicas {
 		out[name] = r.Domain
@@ -44,50 +45,61 @@ func (c *cluster) domains() map[string]string {
 	return out
 }
 
+// onNodes puts the pods on nodes, of which n3 is gone, gives the roster spread by zone, and counts
+// the nodes that are read.
+func (c *cluster) onNodes(ctx context.Context) *nodeReader {
+	c.t.Helper()
+	reader := &nodeReader{Reader: c.Live}
+	c.Live = reader
+	for name, zone := range map[string]string{"n1": "a", "n2": "b"} {
+		must(c.t, c.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"zone": zone}}}))
+	}
+	for pod, node := range map[string]string{"web-0": "n1", "web-1": "n2", "web-2": "n3"} {
+		p := c.pod(ctx, pod)
+		p.Spec.NodeName = node
+		must(c.t, c.Update(ctx, p))
+	}
+	c.spread(ctx, "zone")
+	return reader
+}
+
+func (c *cluster) spread(ctx context.Context, key string) {
+	c.t.Helper()
+	ro := c.roster(ctx)
+	ro.Spec.Spread = &v1alpha1.Spread{TopologyKey: key}
+	must(c.t, c.Update(ctx, ro))
+	c.reconcile(ctx)
+}
+
 func TestSpreadFindsTheDomainsOfNodes(t *testing.T) {
 	inBubble(t, func(ctx context.Context, c *cluster) {
-		t := c.t
-		reader := &nodeReader{Reader: c.Live}
-		c.Live = reader
-		for name, zone := range map[string]string{"n1": "a", "n2": "b"} {
-			must(t, c.Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"zone": zone}}}))
-		}
-		// The node of web-2 is gone.
-		for pod, node := range map[string]string{"web-0": "n1", "web-1": "n2", "web-2": "n3"} {
-			p := c.pod(ctx, pod)
-			p.Spec.NodeName = node
-			must(t, c.Update(ctx, p))
-		}
-		ro := c.roster(ctx)
-		ro.Spec.Spread = &v1alpha1.Spread{TopologyKey: "zone"}
-		must(t, c.Update(ctx, ro))
-		c.reconcile(ctx)
-		if d := c.domains(); d["web-0"] != "a" || d["web-1"] != "b" || d["web-2"] != "" {
-			t.Errorf("the domains are %v", d)
-		}
-		if reader.reads != 3 {
-			t.Errorf("%d nodes were read, not 3", reader.reads)
+		reader := c.onNodes(ctx)
+		if diff := cmp.Diff(map[string]string{"web-0": "a", "web-1": "b", "web-2": ""}, c.domains(ctx)); diff != "" {
+			c.t.Errorf("the domains: %s", diff)
 		}
 		c.reconcile(ctx)
 		if reader.reads != 3 {
-			t.Errorf("%d nodes were read in all: they were known", reader.reads)
+			c.t.Errorf("%d nodes were read, and not each of 3 once", reader.reads)
 		}
+	})
+}
+
+func TestSpreadWithoutTheRightToReadNodes(t *testing.T) {
+	inBubble(t, func(ctx context.Context, c *cluster) {
+		reader := c.onNodes(ctx)
 		time.Sleep(nodesFor) // the bubble's clock
 		reader.forbidden = true
 		c.reconcile(ctx)
 		if cond := c.ready(ctx); cond.Reason != duty.ReasonInvalidRule || !strings.Contains(cond.Message, "offduty-arbiter-nodes") {
-			t.Errorf("without the right to read nodes the roster says %+v", cond)
+			c.t.Errorf("the roster says %+v", cond)
 		}
-		reader.forbidden, reader.reads = false, 0
-		ro = c.roster(ctx)
-		ro.Spec.Spread.TopologyKey = corev1.LabelHostname
-		must(t, c.Update(ctx, ro))
-		c.reconcile(ctx)
-		if d := c.domains(); d["web-0"] != "n1" || d["web-2"] != "n3" || reader.reads != 0 {
-			t.Errorf("by host name the domains are %v, after %d reads", d, reader.reads)
+		reader.reads = 0
+		c.spread(ctx, corev1.LabelHostname)
+		if diff := cmp.Diff(map[string]string{"web-0": "n1", "web-1": "n2", "web-2": "n3"}, c.domains(ctx)); diff != "" || reader.reads != 0 {
+			c.t.Errorf("by host name, after %d reads, the domains: %s", reader.reads, diff)
 		}
 		if cond := c.ready(ctx); cond.Reason == duty.ReasonInvalidRule {
-			t.Errorf("by host name the roster says %+v", cond)
+			c.t.Errorf("by host name the roster says %+v", cond)
 		}
 	})
 }

@@ -59,17 +59,19 @@ func TestWindows(t *testing.T) {
 				ws = append(ws, made)
 			}
 			in, change := ws.At(at(t, tt.now))
-			text := func(x time.Time) string {
-				if x.IsZero() {
-					return ""
-				}
-				return x.UTC().Format(time.RFC3339)
-			}
 			if text(in.Until) != tt.until || (in.Window == "") != (tt.until == "") || text(change) != tt.change {
 				t.Errorf("open %q until %q, change at %q; want %q and %q", in.Window, text(in.Until), text(change), tt.until, tt.change)
 			}
 		})
 	}
+}
+
+// text is a time; "" never comes.
+func text(x time.Time) string {
+	if x.IsZero() {
+		return ""
+	}
+	return x.UTC().Format(time.RFC3339)
 }
 
 func TestAWindowThatCannotBeRead(t *testing.T) {
@@ -91,11 +93,11 @@ func TestAWindowThatCannotBeRead(t *testing.T) {
 
 // FuzzWindows: whatever can be read gives a freeze that holds at that time, and a change after it.
 func FuzzWindows(f *testing.F) {
-	f.Add("0 8 * * 1-5", int32(600), "Europe/Berlin", int64(1_795_000_000))
-	f.Add("*/7 * * * *", int32(3), "", int64(1_795_000_001))
-	f.Add("@monthly", int32(10080), "America/New_York", int64(1_762_000_000))
-	f.Fuzz(func(t *testing.T, schedule string, minutes int32, zone string, seconds int64) {
-		w, err := policy.NewWindow(schedule, time.Duration(1+uint32(minutes)%10080)*time.Minute, zone)
+	f.Add("0 8 * * 1-5", uint16(600), "Europe/Berlin", int64(1_795_000_000))
+	f.Add("*/7 * * * *", uint16(3), "", int64(1_795_000_001))
+	f.Add("@monthly", uint16(10080), "America/New_York", int64(1_762_000_000))
+	f.Fuzz(func(t *testing.T, schedule string, minutes uint16, zone string, seconds int64) {
+		w, err := policy.NewWindow(schedule, time.Duration(1+minutes%10080)*time.Minute, zone)
 		if err != nil {
 			return
 		}

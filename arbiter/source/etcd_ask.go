@@ -65,7 +65,7 @@ func NewEtcd(spec v1alpha1.EtcdSource, credentials Credentials) *Etcd {
 		credentials: credentials, conns: map[string]etcdConn{},
 	}
 	if spec.MaxLagEntries != nil {
-		e.maxLag = uint64(max(*spec.MaxLagEntries, 0)) //nolint:gosec // not negative
+		e.maxLag = uint64(max(*spec.MaxLagEntries, 0))
 	}
 	return e
 }

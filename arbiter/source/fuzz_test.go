@@ -69,22 +69,29 @@ func FuzzHolder(f *testing.F) {
 			l.Spec.HolderIdentity, l.Spec.LeaseDurationSeconds = &holder, &seconds
 			at := time.Unix(renewed%4_000_000_000+int64(i), 0)
 			l.Spec.RenewTime = &metav1.MicroTime{Time: at}
-			working := 0
-			for _, sight := range s.See(l, pods, now) {
-				wellSaid(t, sight)
-				if sight.Duty == roster.Working {
-					working++
-				}
-				if sight.Duty == roster.Idle && (holder == "" || seconds <= 0) {
-					t.Errorf("idle by a Lease of %q for %d seconds: %+v", holder, seconds, sight)
-				}
+			sights := s.See(l, pods, now)
+			if n := count(t, sights, roster.Working); n > 1 {
+				t.Errorf("%d work by one Lease", n)
 			}
-			if working > 1 {
-				t.Errorf("%d work by one Lease", working)
+			if count(t, sights, roster.Idle) > 0 && (holder == "" || seconds <= 0) {
+				t.Errorf("idle by a Lease of %q for %d seconds: %+v", holder, seconds, sights)
 			}
 			now = now.Add(time.Duration(later%100) * time.Second)
 		}
 	})
+}
+
+// count says how many have a duty; each must be well said.
+func count(t *testing.T, sights map[string]roster.Sight, d roster.Duty) int {
+	t.Helper()
+	n := 0
+	for _, s := range sights {
+		wellSaid(t, s)
+		if s.Duty == d {
+			n++
+		}
+	}
+	return n
 }
 
 // FuzzEtcdAnswers judges what five etcds may answer: one leads at most, and nobody is idle while
@@ -100,17 +107,8 @@ func FuzzEtcdAnswers(f *testing.F) {
 				a.committed, a.applied = uint64(data[3]), uint64(data[3]/2)
 			}, fmt.Sprintf("db-%d", i))
 		}
-		working, idle := 0, 0
-		for _, s := range judgeEtcd(fiveMembers(), answers, 100) {
-			wellSaid(t, s)
-			switch s.Duty {
-			case roster.Working:
-				working++
-			case roster.Idle:
-				idle++
-			default:
-			}
-		}
+		sights := judgeEtcd(fiveMembers(), answers, 100)
+		working, idle := count(t, sights, roster.Working), count(t, sights, roster.Idle)
 		if working > 1 || idle > 0 && working == 0 {
 			t.Errorf("%d lead and %d are idle: %+v", working, idle, answers)
 		}

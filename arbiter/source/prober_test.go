@@ -3,6 +3,7 @@ package source_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,9 +16,9 @@ import (
 
 // script is a source that says of each member what the test wants.
 type script struct {
+	asked atomic.Int32
 	mu    sync.Mutex
 	says  map[string]roster.Duty
-	asked int
 	took  time.Duration
 }
 
@@ -27,9 +28,16 @@ func (s *script) say(name string, d roster.Duty) {
 	s.says[name] = d
 }
 
-func (s *script) See(ctx context.Context, members map[string]application.Member) map[string]roster.Sight {
+// takes is how long it takes to answer.
+func (s *script) takes(d time.Duration) {
 	s.mu.Lock()
-	s.asked++
+	defer s.mu.Unlock()
+	s.took = d
+}
+
+func (s *script) See(ctx context.Context, members map[string]application.Member) map[string]roster.Sight {
+	s.asked.Add(1)
+	s.mu.Lock()
 	out, took := map[string]roster.Sight{}, s.took
 	for name, m := range members {
 		out[name] = roster.Sight{Instance: m.Instance, Duty: s.says[name], Why: "so"}
@@ -48,14 +56,14 @@ type probing struct {
 	*script
 	*source.Prober
 	t       *testing.T
-	changes int
+	changes atomic.Int32
 }
 
 func inProbe(t *testing.T, spec v1alpha1.Probing, test func(p *probing)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := &probing{script: &script{says: map[string]roster.Duty{"db-0": roster.Idle}}, t: t}
-		p.Prober = source.NewProber(p.script, spec, time.Now, func() { p.changes++ })
+		p.Prober = source.NewProber(p.script, spec, time.Now, func() { p.changes.Add(1) })
 		p.db0("u0")
 		go p.Run(t.Context())
 		synctest.Wait()
@@ -81,8 +89,8 @@ func (p *probing) pass(d time.Duration) {
 }
 
 // again waits until it has asked n times more; a pass may see one or two.
-func (p *probing) again(n int) {
-	for until := p.asked + n; p.asked < until; {
+func (p *probing) again(n int32) {
+	for until := p.asked.Load() + n; p.asked.Load() < until; {
 		p.pass(50 * time.Millisecond)
 	}
 }
@@ -93,17 +101,17 @@ func TestAProberAsksAgainAndSaysWhenItIsDifferent(t *testing.T) {
 	inProbe(t, everyTwo, func(p *probing) {
 		p.wants(roster.Idle)
 		p.pass(20 * time.Second)
-		if p.asked < 10 || p.asked > 13 {
-			p.t.Errorf("it asked %d times in 20 s", p.asked)
+		if p.asked.Load() < 10 || p.asked.Load() > 13 {
+			p.t.Errorf("it asked %d times in 20 s", p.asked.Load())
 		}
-		if p.changes != 1 {
-			p.t.Errorf("it said %d times that something had changed", p.changes)
+		if p.changes.Load() != 1 {
+			p.t.Errorf("it said %d times that something had changed", p.changes.Load())
 		}
 		p.say("db-0", roster.Working)
 		p.pass(2 * time.Second)
 		p.wants(roster.Working)
-		if p.changes != 2 {
-			p.t.Errorf("it said %d times that something had changed", p.changes)
+		if p.changes.Load() != 2 {
+			p.t.Errorf("it said %d times that something had changed", p.changes.Load())
 		}
 		p.say("db-0", roster.Unknown)
 		p.pass(2 * time.Second)
@@ -113,7 +121,7 @@ func TestAProberAsksAgainAndSaysWhenItIsDifferent(t *testing.T) {
 
 func TestAnAnswerAgesFromTheQuestion(t *testing.T) {
 	inProbe(t, everyTwo, func(p *probing) {
-		p.took = time.Second
+		p.takes(time.Second)
 		p.pass(10 * time.Second)
 		began := time.Now()
 		got := p.Look(p.t.Context(), map[string]application.Member{"db-0": {Name: "db-0", Instance: "u0"}})["db-0"]
@@ -177,7 +185,7 @@ func TestAFailureIsOverlookedAsOftenAsDeclaredButNotByALook(t *testing.T) {
 
 func TestASourceThatLeavesOneOutOrHangs(t *testing.T) {
 	inProbe(t, everyTwo, func(p *probing) {
-		p.took = time.Hour
+		p.takes(time.Hour)
 		began := time.Now()
 		p.Look(p.t.Context(), map[string]application.Member{"db-0": {Name: "db-0", Instance: "u0"}})
 		if d := time.Since(began); d > 3*time.Second {

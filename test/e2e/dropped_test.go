@@ -48,48 +48,60 @@ func TestTakingATargetOutOfAPlan(t *testing.T) {
 		})
 	}
 	t.Run("and can be taken in again while its holds go: it is given back to the end, and armed anew", func(t *testing.T) {
-		s, image := s.on(t), "alpine:3.25.9"
-		targets := func(names ...string) client.Patch {
-			var list []string
-			for _, name := range names {
-				list = append(list, fmt.Sprintf(`{"name":%q,"images":{"main":%q}}`, name, image))
-			}
-			return client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"targets":[%s]}}`, strings.Join(list, ",")))
-		}
-		s.apply(harness.PlanOf(strategy, harness.Target("a", image), harness.Target("b", image)))
-		s.await("both are upgraded", both(image))
-		var again error
-		done := s.History.When(func(n harness.Now) bool {
-			held := func(p harness.Pod) bool { return !strings.HasPrefix(p.Name, "b-") || p.Hold }
-			return returning(n.Sets["b"]) && !every(n, held)
-		}, func() { again = k.Patch(t.Context(), s.planObject(), targets("a", "b")) })
-		s.must(k.Patch(t.Context(), s.planObject(), targets("a")))
-		<-done
-		s.must(again)
-		s.await("it is armed anew", func(n harness.Now) error {
-			if b := n.Sets["b"]; b.Armed == "" || returning(b) {
-				return fmt.Errorf("the set b says %q of who has it", b.Armed)
-			}
-			return both(image)(n)
-		})
-		_, sets, _, _, err := s.History.Record()
-		s.must(err)
-		var last harness.Set
-		for _, b := range sets {
-			if b.Name != "b" {
-				continue
-			}
-			if returning(last) && b.Armed != "" && !returning(b) {
-				t.Errorf("version %d of the set b is armed again, and the one before was being given back", b.Version)
-			}
-			last = b
-		}
+		s.on(t).takenInAgain(k, strategy)
 	})
 	t.Run("and can be taken in again", func(t *testing.T) {
 		s, image := s.on(t), "alpine:3.26.0"
 		s.apply(harness.PlanOf(strategy, harness.Target("a", image), harness.Target("b", image)))
 		s.await("both are upgraded", both(image))
 	})
+}
+
+// takenInAgain takes the set b out of the plan, and in again when the first of its holds has gone.
+func (s *stage) takenInAgain(k client.Client, strategy string) {
+	s.t.Helper()
+	const image = "alpine:3.25.9"
+	targets := func(names ...string) client.Patch {
+		var list []string
+		for _, name := range names {
+			list = append(list, fmt.Sprintf(`{"name":%q,"images":{"main":%q}}`, name, image))
+		}
+		return client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"targets":[%s]}}`, strings.Join(list, ",")))
+	}
+	s.apply(harness.PlanOf(strategy, harness.Target("a", image), harness.Target("b", image)))
+	s.await("both are upgraded", both(image))
+	var again error
+	done := s.History.When(func(n harness.Now) bool {
+		held := func(p harness.Pod) bool { return !strings.HasPrefix(p.Name, "b-") || p.Hold }
+		return returning(n.Sets["b"]) && !every(n, held)
+	}, func() { again = k.Patch(s.t.Context(), s.planObject(), targets("a", "b")) })
+	s.must(k.Patch(s.t.Context(), s.planObject(), targets("a")))
+	s.wait("holds go", done)
+	s.must(again)
+	s.await("it is armed anew", func(n harness.Now) error {
+		if b := n.Sets["b"]; b.Armed == "" || returning(b) {
+			return fmt.Errorf("the set b says %q of who has it", b.Armed)
+		}
+		return both(image)(n)
+	})
+	s.neverArmedWhileReturning("b")
+}
+
+// neverArmedWhileReturning checks that a set that is given back is disarmed before it is armed again.
+func (s *stage) neverArmedWhileReturning(set string) {
+	s.t.Helper()
+	_, sets, _, _, err := s.History.Record()
+	s.must(err)
+	var last harness.Set
+	for _, b := range sets {
+		if b.Name != set {
+			continue
+		}
+		if returning(last) && b.Armed != "" && !returning(b) {
+			s.t.Errorf("version %d of the set %s is armed again, and the one before was being given back", b.Version, set)
+		}
+		last = b
+	}
 }
 
 // both wants every replica of both sets to be upgraded.

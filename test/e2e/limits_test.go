@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -15,9 +14,6 @@ import (
 func TestTheLimitsOfARoster(t *testing.T) {
 	s := newStage(t)
 	s.begin(harness.Slots(0), 0)
-	limit := func(s *stage, spec string) {
-		s.must(s.Patch(s.t.Context(), "roster", harness.Group, `{"spec":`+spec+`}`))
-	}
 
 	t.Run("what contradicts itself is not accepted", func(t *testing.T) {
 		for spec, want := range map[string]string{
@@ -36,41 +32,45 @@ func TestTheLimitsOfARoster(t *testing.T) {
 	})
 	t.Run("a freeze window that cannot be read closes everything, and says where it is", func(t *testing.T) {
 		s := s.on(t)
-		limit(s, `{"freezeWindows":[{"schedule":"61 * * * *","durationMinutes":60}]}`)
+		s.patchRoster(`{"freezeWindows":[{"schedule":"61 * * * *","durationMinutes":60}]}`)
 		s.awaitRoster("InvalidRule", "spec.freezeWindows[0].schedule")
 		s.apply(harness.PlanManifest(harness.NewImage, "{handover: Wait, maxUnavailable: 2}"))
 		s.await("the plan waits", saying("WaitingForLease", "spec.freezeWindows[0].schedule"))
 	})
 	t.Run("nothing is leased while a window is open", func(t *testing.T) {
 		s := s.on(t)
-		limit(s, `{"freezeWindows":[{"schedule":"* * * * *","durationMinutes":600,"timeZone":"Asia/Shanghai"}]}`)
+		s.patchRoster(`{"freezeWindows":[{"schedule":"* * * * *","durationMinutes":600,"timeZone":"Asia/Shanghai"}]}`)
 		s.awaitRoster("OnDuty", "no upgrade begins until")
 		s.await("the plan waits", saying("WaitingForLease", "freezeWindows", "Asia/Shanghai"))
 	})
 	t.Run("nor below a floor in percent", func(t *testing.T) {
 		s := s.on(t)
-		limit(s, `{"freezeWindows":null,"floor":{"type":"Percent","minServing":null,"percent":81}}`)
+		s.patchRoster(`{"freezeWindows":null,"floor":{"type":"Percent","minServing":null,"percent":81}}`)
 		s.await("the plan waits", saying("WaitingForLease", "floor 5"))
 	})
 	t.Run("and leases share one domain of the topology", func(t *testing.T) {
 		s := s.on(t)
 		nodes := s.racks()
-		limit(s, `{"floor":{"percent":60},"spread":{"topologyKey":"example.com/rack"}}`)
+		s.patchRoster(`{"floor":{"percent":60},"spread":{"topologyKey":"example.com/rack"}}`)
 		s.await("the plan is ready", settled)
-		_, _, _, rosters, err := s.History.Record()
-		s.must(err)
-		for i := range rosters {
-			var leased []string
-			for _, l := range rosters[i].Status.Leases {
-				if !slices.Contains(leased, nodes[l.Replica]) {
-					leased = append(leased, nodes[l.Replica])
-				}
-			}
-			if len(leased) > 1 {
-				t.Errorf("version %d of the roster has leases on %s", rosters[i].Version, leased)
-			}
-		}
+		s.oneRackAtATime(nodes)
 	})
+}
+
+// oneRackAtATime checks that no version of the roster has leases on several nodes.
+func (s *stage) oneRackAtATime(nodes map[string]string) {
+	s.t.Helper()
+	_, _, _, rosters, err := s.History.Record()
+	s.must(err)
+	for i := range rosters {
+		leased := map[string]bool{}
+		for _, l := range rosters[i].Status.Leases {
+			leased[nodes[l.Replica]] = true
+		}
+		if len(leased) > 1 {
+			s.t.Errorf("version %d of the roster has leases on %v", rosters[i].Version, leased)
+		}
+	}
 }
 
 // racks makes each node a rack of its own, and returns the nodes of the pods, of which there must

@@ -100,7 +100,8 @@ func (b *Kubelet) Write(ctx context.Context, prefix string) (*Load, error) {
 		l.done.Go(func() {
 			defer k.Close()
 			for i := 0; ctx.Err() == nil; i++ {
-				l.write(k, fmt.Sprintf("%s/%d/%d", prefix, w, i))
+				// A write that has begun is brought to its end.
+				l.write(context.WithoutCancel(ctx), k, fmt.Sprintf("%s/%d/%d", prefix, w, i))
 				select {
 				case <-ctx.Done():
 				case <-time.After(pause):
@@ -113,9 +114,9 @@ func (b *Kubelet) Write(ctx context.Context, prefix string) (*Load, error) {
 
 // write tries until the write is acknowledged or Patience has passed. One that was begun is
 // brought to its end.
-func (l *Load) write(k *clientv3.Client, key string) {
+func (l *Load) write(ctx context.Context, k *clientv3.Client, key string) {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	var err error
 	for ctx.Err() == nil {
@@ -171,7 +172,7 @@ func (l *Load) Lost(ctx context.Context) ([]string, error) {
 	}
 	var lost []string
 	for _, m := range l.kubelet.members {
-		has, err := m.keys(ctx, l.prefix, now.Header.Revision)
+		has, err := m.keys(ctx, l.prefix, now.Header.GetRevision())
 		if err != nil {
 			return nil, err
 		}
@@ -195,8 +196,8 @@ func (m *member) keys(ctx context.Context, prefix string, revision int64) (map[s
 	var got *clientv3.GetResponse
 	err = controlplane.Until(ctx, m.name+" has revision "+strconv.FormatInt(revision, 10), func(ctx context.Context) error {
 		got, err = k.Get(ctx, prefix+"/", clientv3.WithPrefix(), clientv3.WithSerializable())
-		if err == nil && got.Header.Revision < revision {
-			err = fmt.Errorf("it has revision %d", got.Header.Revision)
+		if err == nil && got.Header.GetRevision() < revision {
+			err = fmt.Errorf("it has revision %d", got.Header.GetRevision())
 		}
 		return err
 	})
@@ -205,7 +206,7 @@ func (m *member) keys(ctx context.Context, prefix string, revision int64) (map[s
 	}
 	has := make(map[string]bool, len(got.Kvs))
 	for _, kv := range got.Kvs {
-		has[string(kv.Key)] = string(kv.Key) == string(kv.Value)
+		has[string(kv.GetKey())] = string(kv.GetKey()) == string(kv.GetValue())
 	}
 	return has, nil
 }
@@ -234,7 +235,7 @@ func (b *Kubelet) State(ctx context.Context) (State, error) {
 			problems = append(problems, fmt.Errorf("%s: %w", m.name, err))
 			continue
 		}
-		ids[s.Header.MemberId] = m.name
+		ids[s.Header.GetMemberId()] = m.name
 		leaders[s.Leader] = true
 		if out.Term != 0 && s.RaftTerm != out.Term {
 			problems = append(problems, fmt.Errorf("%s is in term %d, not %d", m.name, s.RaftTerm, out.Term))
