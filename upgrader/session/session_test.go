@@ -41,6 +41,7 @@ type arbiter struct {
 	refuse  *arbiterv1.Refusal
 	adopted []*arbiterv1.Lease
 	states  chan *arbiterv1.GroupState
+	mute    bool // no renewal is answered
 }
 
 func (a *arbiter) GetCapabilities(context.Context, *arbiterv1.GetCapabilitiesRequest) (*arbiterv1.GetCapabilitiesResponse, error) {
@@ -85,7 +86,11 @@ func (a *arbiter) PinLease(context.Context, *arbiterv1.PinLeaseRequest) (*arbite
 	return &arbiterv1.PinLeaseResponse{Lease: l}, nil
 }
 
-func (a *arbiter) RenewLeases(_ context.Context, r *arbiterv1.RenewLeasesRequest) (*arbiterv1.RenewLeasesResponse, error) {
+func (a *arbiter) RenewLeases(ctx context.Context, r *arbiterv1.RenewLeasesRequest) (*arbiterv1.RenewLeasesResponse, error) {
+	if a.mute {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	out := &arbiterv1.RenewLeasesResponse{}
 	for _, l := range r.GetLeases() {
 		out.Results = append(out.Results, &arbiterv1.RenewResult{Id: l.GetId()})
@@ -322,7 +327,6 @@ func TestALease(t *testing.T) {
 		then func(*arbiter, *talker)
 		want *plan.Lease
 	}{
-		"is neither valid nor lost while it was only granted": {func(*arbiter, *talker) {}, &granted},
 		"is valid when it was confirmed": {
 			func(*arbiter, *talker) { synctest.Wait() }, is(func(l *plan.Lease) { l.Valid = true }),
 		},
@@ -376,6 +380,12 @@ func TestALease(t *testing.T) {
 			})
 		})
 	}
+	t.Run("is neither valid nor lost while it was only granted", func(t *testing.T) {
+		talk(t, &arbiter{mute: true}, func(s *talker) {
+			acquire(s)
+			s.checkLease(&granted)
+		})
+	})
 }
 
 func TestAStaleTokenMakesItAdoptAgain(t *testing.T) {
