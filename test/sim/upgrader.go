@@ -360,6 +360,9 @@ func (u *upgrader) target(of target, i int, state snapshot, blocked bool, leases
 		t.HookSeen = set.Observed > set.ArmedGeneration
 	}
 	t.TemplateWritten = of.image != "" && set.Plan != "" && set.ImagesGeneration == p.generation
+	if t.TemplatePending && t.TemplateWritten {
+		t.Changes = append(t.Changes, of.image)
+	}
 	stale = u.behind("set "+of.name, set.RV)
 	for j := range set.Replicas {
 		r, late := u.replica(set.member(j), i, state, blocked, leases)

@@ -276,6 +276,10 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 		t.TemplateBlocked, t.TemplateRetry = s.memory.Template(s.Plan, set)
 	}
 	t.TemplateWritten = armed != nil && armed.ImagesGeneration == s.Plan.Generation
+	if t.TemplatePending && t.TemplateWritten {
+		// Somebody has taken the plan's images back: what was lost to them still tells of them.
+		t.Changes = append(t.Changes, slices.Sorted(maps.Values(spec.Images))...)
+	}
 	t.TemplateWriter = kruise.TemplateWriter(set, FieldManager)
 	return nil
 }

@@ -156,6 +156,10 @@ func (n *next) surveyReplica(t *Target, r *Replica, of *tally) {
 	if s == StepFailed || r.Trouble != nil && (t.isNew(r) && s != StepUpgraded && s != StepProtected || r.released()) {
 		of.troubled = true
 	}
+	// One that is unwell at the images that somebody has taken back was lost to them before.
+	if t.contested() && r.Exists && !r.Fit && !t.isNew(r) {
+		of.troubled = true
+	}
 	if s == StepFailed && r.Lease != nil {
 		n.idling++
 	}
@@ -207,6 +211,9 @@ func (n *next) heldUp(i int) bool {
 func (t *Target) stuck() bool {
 	return t.Blocked != nil || t.TemplatePending && (t.TemplateBlocked != nil || t.TemplateWritten)
 }
+
+// contested says whether somebody has taken back the images that the plan wrote.
+func (t *Target) contested() bool { return t.TemplatePending && t.TemplateWritten }
 
 // shares says whether both sets get the same image.
 func (t *Target) shares(u *Target) bool {

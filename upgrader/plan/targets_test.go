@@ -99,6 +99,26 @@ func TestABrokenTargetDoesNotStopTheOthers(t *testing.T) {
 			want:  []string{"acquire 1 of web-0"}, reason: TemplateContested, stalled: true, says: "argocd",
 		},
 		{
+			name: "but not with an image that a replica was lost to before it was taken back",
+			world: func() *World {
+				w := contested(pair(1, 2))
+				w.Targets[0].Changes, w.Targets[1].Changes = []string{"x:2"}, []string{"x:2"}
+				w.db(1).Revision, w.db(1).Fit, w.db(1).Ready = "lost", false, false
+				return w
+			},
+			reason: TemplateContested, stalled: true, says: "argocd",
+		},
+		{
+			name: "one that is unwell at the images to which the set was taken back says nothing of them",
+			world: func() *World {
+				w := contested(pair(1, 2))
+				w.Targets[0].Changes, w.Targets[1].Changes = []string{"x:2"}, []string{"x:2"}
+				w.db(1).Revision, w.db(1).Fit, w.db(1).Ready = w.Targets[1].UpdateRevision, false, false
+				return w
+			},
+			want: []string{"acquire 1 of web-0"}, reason: TemplateContested, stalled: true, says: "argocd",
+		},
+		{
 			name: "duty moves away from workers of the set that goes on, and from no other",
 			world: func() *World {
 				w := contested(pair(2, 2))

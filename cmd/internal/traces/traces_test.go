@@ -49,7 +49,8 @@ func TestOffStartsNothingAndRecordsNothing(t *testing.T) {
 	if cost > 3 {
 		t.Errorf("%.0f allocations, more than 3: it takes part in each reconcile", cost)
 	}
-	if after := runtime.NumGoroutine(); after != before {
+	// Those of another test may end meanwhile.
+	if after := runtime.NumGoroutine(); after > before {
 		t.Errorf("%d goroutines, before %d", after, before)
 	}
 	if err := off.Stop(t.Context()); err != nil {
