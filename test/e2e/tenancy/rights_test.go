@@ -90,7 +90,6 @@ func used(granted map[right]bool, events []controlplane.AuditEvent) (out map[rig
 var rare = map[string]string{
 	"patch statefulsets.apps.kruise.io/status": "only when Kruise leaves status.currentRevision behind at the end of a rollout",
 	"patch events.events.k8s.io":               "only when the same event happens again, as its series",
-	"get configmaps":                           "only for an observed roster whose tls names one",
 	"list pods":                                streams,
 	"list controllerrevisions.apps":            streams,
 	"list statefulsets.apps.kruise.io":         streams,
