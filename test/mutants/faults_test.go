@@ -45,7 +45,7 @@ func inReal(name, file, old, new string, promises ...string) fault {
 var faults = []fault{
 	// One replica's way.
 	one("pods are written without the resourceVersion", replica,
-		`UID: r.UID, ResourceVersion: r.ResourceVersion, Why: why}`, `UID: r.UID, Why: why}`, "1", "3").first(147),
+		`UID: r.UID, ResourceVersion: r.ResourceVersion, Why: why}`, `UID: r.UID, Why: why}`, "1", "3", "7").first(147),
 	one("pods are written without uid and resourceVersion", replica,
 		`UID: r.UID, ResourceVersion: r.ResourceVersion, Why: why}`, `Why: why}`, "5"),
 	one("a hold is released without the resourceVersion", replica,

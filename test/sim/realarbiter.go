@@ -116,6 +116,7 @@ func (l *line) Acquire(_ context.Context, q client.AcquireRequest) (out client.A
 		a.granted(by, r, got, before, leases)
 		for _, x := range got.Leases {
 			a.ages.Renew(x, now)
+			a.renewed[x.ID] = a.s.now
 		}
 		out, no = client.AcquireResult{Leases: clientLeases(got.Leases), Refusals: map[string]client.Refusal{}}, clientRefusal(got.Refusal)
 		for _, x := range got.Refused {

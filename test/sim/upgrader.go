@@ -690,6 +690,7 @@ func (u *upgrader) acquire(a plan.Acquire) {
 		u.s.arb.granted(by, r, got, before, leases)
 		for _, l := range got.Leases {
 			u.s.arb.ages.Renew(l, now)
+			u.s.arb.renewed[l.ID] = u.s.now
 		}
 	}) {
 		u.adopted = false
