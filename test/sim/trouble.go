@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"offduty.dev/arbiter/roster"
 	"offduty.dev/upgrader/plan"
 )
 
@@ -302,7 +303,7 @@ func (s *Sim) openGates() {
 
 // settle is what users still do then.
 func (s *Sim) settle() {
-	if s.cfg.Roster.Named && s.chance(3) {
+	if s.cfg.Roster.Named && s.chance(3) && (s.offDuty() || s.chance(10)) {
 		s.flip()
 	}
 	if s.plan.uid == "" && !s.away {
@@ -310,6 +311,17 @@ func (s *Sim) settle() {
 	}
 	s.mend()
 	s.follow()
+}
+
+// offDuty says whether those who are not to work do not. Users wait for that before they name
+// others: where all but one work, nobody would ever be off duty for long enough to be upgraded.
+func (s *Sim) offDuty() bool {
+	for name, m := range s.arb.record.Members {
+		if m.Duty != roster.Idle && !slices.Contains(s.cfg.Roster.Names, name) {
+			return false
+		}
+	}
+	return true
 }
 
 // mend is what users do about a replica that failed although its image is good: they delete
