@@ -132,7 +132,7 @@ var faults = []fault{
 		`(r.Unverified || r.Lease != nil) && !r.fenced()`, `false`, "3").
 		and(replica, `n.release(r, r.Lease != nil && r.Lease.Pinned, t.UpdateRevision)`, `n.release(r, true, t.UpdateRevision)`),
 	one("a pod that Kruise is updating is not held anew", step,
-		` || r.State == StateUpdating && !t.isNew(r))`, `)`, "1"),
+		` || r.State == StateUpdating && !t.isNew(r))`, `)`, "1", "6").first(1095),
 	one("whom the arbiter keeps from duty is not verified", step,
 		`(r.Unverified || r.Lease != nil)`, `(r.Lease != nil)`, "6"),
 	one("released holds are put on again", step,
@@ -243,7 +243,7 @@ var faults = []fault{
 	one("old tokens renew, pin and release", tableGo, `if ref.Token != l.Token {`, `if false {`, "1", "5"),
 	one("old tokens release", tableGo, `	l, refusal := t.find(ref)
 	if l != nil {`, `	l, refusal := t.byID(ref.ID), (*Refusal)(nil)
-	if l != nil {`, "1", "5"),
+	if l != nil {`, "1", "5").first(1630),
 	one("old tokens pin", tableGo, `	l, refusal := t.find(ref)
 	switch {
 	case refusal != nil:

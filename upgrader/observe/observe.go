@@ -256,16 +256,21 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	if t.Blocked, err = s.blocked(ctx, r, set, armed, revisions, pods); err != nil {
 		return err
 	}
-	if len(spec.Images) == 0 {
-		return nil
+	if len(spec.Images) > 0 {
+		s.images(t, set, spec.Images, armed)
 	}
-	t.TemplatePending = kruise.ImagesDiffer(set, spec.Images)
-	if c := kruise.MissingContainer(set, spec.Images); c != "" {
+	return nil
+}
+
+// images fills in what becomes of the images that the plan wants in the set.
+func (s *Scene) images(t *plan.Target, set *kruisev1beta1.StatefulSet, wanted map[string]string, armed *kruise.Armed) {
+	t.TemplatePending = kruise.ImagesDiffer(set, wanted)
+	if c := kruise.MissingContainer(set, wanted); c != "" {
 		b := &plan.Blocker{Reason: plan.ContainerNotFound, Message: fmt.Sprintf(
 			"StatefulSet %s has no container %s: correct spec.targets[].images; its containers are %s", t.Name, c, containers(set))}
 		t.TemplatePending, t.TemplateBlocked = true, b
 	}
-	if image := kruise.BadImage(spec.Images); image != "" {
+	if image := kruise.BadImage(wanted); image != "" {
 		t.TemplateBlocked = &plan.Blocker{Reason: plan.TemplateRefused, Message: fmt.Sprintf(
 			"the image %q for StatefulSet %s has spaces in it, which no pod may have: correct spec.targets[].images", image, t.Name)}
 	}
@@ -278,10 +283,9 @@ func (s *Scene) set(ctx context.Context, r client.Reader, t *plan.Target, set *k
 	t.TemplateWritten = armed != nil && armed.ImagesGeneration == s.Plan.Generation
 	if t.TemplatePending && t.TemplateWritten {
 		// Somebody has taken the plan's images back: what was lost to them still tells of them.
-		t.Changes = append(t.Changes, slices.Sorted(maps.Values(spec.Images))...)
+		t.Changes = append(t.Changes, slices.Sorted(maps.Values(wanted))...)
 	}
 	t.TemplateWriter = kruise.TemplateWriter(set, FieldManager)
-	return nil
 }
 
 // unread is for a set with an annotation that must not be acted upon.

@@ -152,14 +152,7 @@ func (n *next) surveyReplica(t *Target, r *Replica, of *tally) {
 	if r.Lease != nil {
 		n.leases++
 	}
-	// One that was well once and is to be replaced (StepProtected) says nothing of the new images.
-	if s == StepFailed || r.Trouble != nil && (t.isNew(r) && s != StepUpgraded && s != StepProtected || r.released()) {
-		of.troubled = true
-	}
-	// One that is unwell at the images that somebody has taken back was lost to them before.
-	if t.contested() && r.Exists && !r.Fit && !t.isNew(r) {
-		of.troubled = true
-	}
+	of.troubled = of.troubled || t.troubledBy(r, s)
 	if s == StepFailed && r.Lease != nil {
 		n.idling++
 	}
@@ -175,6 +168,21 @@ func (n *next) surveyReplica(t *Target, r *Replica, of *tally) {
 	if (s == StepProtected || s == StepVerifying || s == StepMissing) && r.Lease == nil && !r.idle() {
 		of.surveyBusy(r)
 	}
+}
+
+// troubledBy says whether a replica speaks against the images that the set gets: no other is to
+// be taken out of service for them.
+func (t *Target) troubledBy(r *Replica, s Step) bool {
+	switch {
+	case s == StepFailed:
+		return true
+	case t.contested() && r.Exists && !r.Fit && !t.isNew(r):
+		return true // it was lost to them before somebody took them back
+	case r.Trouble == nil:
+		return false
+	}
+	// One that was well once and is to be replaced (StepProtected) says nothing of the new images.
+	return t.isNew(r) && s != StepUpgraded && s != StepProtected || r.released()
 }
 
 // surveyBusy notes a replica that is neither upgraded nor idle.
