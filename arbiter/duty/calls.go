@@ -170,10 +170,7 @@ func (g *Group) Handover(ctx context.Context, holder string, token int64, from s
 		return g.askHandover(ctx, holder, token, from, candidates)
 	}
 	err = g.call(ctx, true, func(t *txn) {
-		if refusal = t.mayMove(holder, token); refusal != nil {
-			return
-		}
-		if refusal = g.rules.MayMove(from); refusal != nil {
+		if refusal = g.mayMove(t, holder, token, from); refusal != nil {
 			return
 		}
 		var answer roster.Refused
@@ -183,15 +180,15 @@ func (g *Group) Handover(ctx context.Context, holder string, token int64, from s
 	return successor, refusal, err
 }
 
-// mayMove refuses a handover to whoever may not act, and while nothing is certain.
-func (t *txn) mayMove(holder string, token int64) *lease.Refusal {
+// mayMove refuses a handover to whoever may not act, while nothing is certain, and during a freeze.
+func (g *Group) mayMove(t *txn, holder string, token int64, from string) *lease.Refusal {
 	if refusal := t.leases.CheckHolder(holder, token); refusal != nil {
 		return refusal
 	}
 	if t.frozen {
 		return lease.Refuse(lease.Frozen, "frozen: the record was lost", "duty does not move")
 	}
-	return nil
+	return g.rules.MayMove(from)
 }
 
 func refusalOf(r roster.Refused, from string) *lease.Refusal {

@@ -30,7 +30,7 @@ func (g *Group) askHandover(ctx context.Context, holder string, token int64, fro
 	)
 	err = g.send(ctx, &op{look: pods, step: true, run: g.ifConfigured(func(t *txn) {
 		successor, ask = "", g.settings.HandOver
-		if refusal = t.mayMove(holder, token); refusal != nil {
+		if refusal = g.mayMove(t, holder, token, from); refusal != nil {
 			return
 		}
 		in, before := g.input(t), g.memory.Handover

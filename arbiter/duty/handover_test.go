@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,6 +115,21 @@ func TestAnApplicationThatRefusesToMoveDutyMayBeAskedAgain(t *testing.T) {
 		d.moves, d.answer = true, nil
 		d.wants("again", d.ask("web-0"), "web-1")
 		d.wants("calls", d.calls, []string{"web-0>web-1", "web-0>web-1"})
+	})
+}
+
+func TestNoApplicationIsAskedToMoveDutyDuringAFreeze(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := beginDatabase(t, store.NewMemory())
+		defer d.stop()
+		d.settings.Windows = window("0 0 * * *") // the clock of the test begins at midnight
+		d.configure()
+		if got := d.ask("web-0"); !strings.HasPrefix(got, "freezeWindows: ") {
+			t.Errorf("it is answered with %q", got)
+		}
+		d.wants("the application was asked", d.calls, []string(nil))
+		pass(time.Hour)
+		d.wants("the successor when the window has closed", d.ask("web-0"), "web-1")
 	})
 }
 
